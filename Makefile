@@ -1,0 +1,51 @@
+# mailgate: `make demo` and `make test` do all their own set-up (as root on Debian 12); a second run reuses it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check bench lint fmt venv parts lock clean
+
+help:
+	@echo 'make demo    set up all that is needed and show the main job on the real Exim and Mailman'
+	@echo 'make test    set up all that is needed and run every check and test (what CI runs)'
+	@echo 'make check   linters, types and tests, with what is installed already'
+	@echo 'make bench   messages per second, next to Postfix in the same run'
+	@echo 'make lock    write the lock files anew from pyproject.toml'
+
+demo: venv parts
+	$(BIN)/python -m tests.demo
+
+test: venv parts
+	$(MAKE) --no-print-directory check
+
+check: lint
+	$(BIN)/pytest
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt:
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv parts
+	$(BIN)/python -m bench
+
+venv: .venv/.done
+
+.venv/.done: requirements.lock requirements-dev.lock pyproject.toml
+	sh tests/stack/python.sh $(PYTHON)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+parts:
+	sh tests/stack/install.sh
+
+lock:
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --strip-extras --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf .venv .parts build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis bench/out

@@ -1,0 +1,59 @@
+"""The envelope of a message, and who handed it to us. RFC 5321 §2.3.1.
+
+Addresses are text as `bytes.decode("utf-8", "surrogateescape")` gives it, so whatever octets a peer sent
+can be sent on unchanged. They are never lower-cased: the local part belongs to the receiving side (§2.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Door = Literal["lmtp", "smtp"]
+
+
+def address_octets(address: str) -> bytes:
+    """The octets of an address as the peer sent them."""
+    return address.encode("utf-8", "surrogateescape")
+
+
+def address_text(octets: bytes) -> str:
+    """The text of an address; `address_octets` undoes it for any octets."""
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    """`text` as it may stand in a log, a table or a header: no control character, no undecodable octet."""
+    safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """Reverse-path and recipients of one transaction.
+
+    `sender` is the reverse-path without angle brackets, "" for the null reverse-path (RFC 5321 §4.5.5).
+    `recipients` are the accepted ones in their order, duplicates included: each is owed a reply (RFC 2033 §4.2).
+    `smtputf8` and `eight_bit` say what MAIL FROM declared (RFC 6531, RFC 6152).
+    """
+
+    sender: str
+    recipients: tuple[str, ...]
+    smtputf8: bool = False
+    eight_bit: bool = False
+
+    def only(self, recipients: tuple[str, ...]) -> Envelope:
+        """The same envelope for some of the recipients."""
+        return Envelope(self.sender, recipients, self.smtputf8, self.eight_bit)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who handed the message over: the MTA in front of us, not the client that Exim spoke to.
+
+    `address` is the peer's IP address, or "" on a unix socket; `helo` is its HELO/EHLO/LHLO argument.
+    """
+
+    door: Door
+    address: str
+    helo: str

@@ -1,0 +1,86 @@
+"""A message as octets: a header block and pieces of a body, never parsed further, never re-serialised.
+
+Pieces keep a 40 MiB message from being copied as a whole; no step over one takes long.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+MAX_HEADER = 1024 * 1024  # octets; Exim's header_maxsize is the same
+PIECE = 1024 * 1024  # octets of a body that are handled at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """`head` is the header block up to and with the empty line, `body` the rest in pieces, both with CRLF line ends.
+
+    `bounded` is False when no empty line was found in the first MAX_HEADER octets: then `head` is the
+    beginning of a header too large to be looked through, and the rest is in `body`.
+    """
+
+    head: bytes
+    body: tuple[bytes, ...]
+    bounded: bool = True
+
+    @property
+    def chunks(self) -> tuple[bytes, ...]:
+        """The whole message in pieces."""
+        return (self.head, *self.body)
+
+    @property
+    def size(self) -> int:
+        """Octets of the whole, as RFC 1870 counts them (with CRLF, before dots are doubled)."""
+        return len(self.head) + sum(map(len, self.body))
+
+    def digest(self) -> bytes:
+        """SHA-256 of the whole. Takes about 1 ms a MiB (and lets other threads run meanwhile)."""
+        return digest(self.chunks)
+
+
+def digest(chunks: Iterable[bytes]) -> bytes:
+    """SHA-256 of pieces taken together."""
+    sha = hashlib.sha256()
+    for chunk in chunks:
+        sha.update(chunk)
+    return sha.digest()
+
+
+def message(chunks: Iterable[bytes]) -> Message:
+    """The message whose canonical octets these pieces are. RFC 5322 §2.1: the first empty line ends the header."""
+    pieces = iter(chunks)
+    head = b""
+    for piece in pieces:
+        head = head + piece if head else piece
+        if head.startswith(b"\r\n"):
+            return Message(b"\r\n", _body(head[2:], pieces))
+        end = head.find(b"\r\n\r\n")
+        if 0 <= end <= MAX_HEADER:
+            return Message(head[: end + 4], _body(head[end + 4 :], pieces))
+        if len(head) > MAX_HEADER + 4:
+            return Message(head, tuple(pieces), bounded=False)
+    return Message(head, ())
+
+
+def _body(first: bytes, rest: Iterator[bytes]) -> tuple[bytes, ...]:
+    return tuple(piece for piece in (first, *rest) if piece)
+
+
+def in_pieces(chunks: Iterable[bytes], size: int = PIECE) -> Iterator[bytes]:
+    """The same octets in pieces of `size` (the last may be smaller)."""
+    held: list[bytes] = []
+    have = 0
+    for chunk in chunks:
+        view = chunk
+        while have + len(view) >= size:
+            held.append(view[: size - have])
+            view = view[size - have :]
+            yield b"".join(held)
+            held, have = [], 0
+        if view:
+            held.append(view)
+            have += len(view)
+    if held:
+        yield b"".join(held)

@@ -1,0 +1,37 @@
+"""What became of one recipient at the next hop: a closed set of words.
+
+The relay and the replay act on the word only; the reply is kept for people (log, `queue show`, the answer to Exim).
+Trouble counts as temporary unless it is known to speak of the recipient or the message (`core.triage`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mailgate.core.reply import Reply
+
+
+class Result(StrEnum):
+    """`delivered`: the next hop took it. `refused`: a permanent reply about this recipient or message.
+    `deferred`: not taken now, and certainly not delivered. `uncertain`: the connection or the sense of the replies
+    was lost after the final dot; the next hop may have it. `unreached`: the next hop was not spoken to (down,
+    breaker open, no connection free): says nothing about the message.
+    """
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    DEFERRED = "deferred"
+    UNCERTAIN = "uncertain"
+    UNREACHED = "unreached"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result for one recipient, the next hop's reply (or our words for its silence), and whether the next
+    attempt has to be made alone, because the replies for several recipients could not be told apart.
+    """
+
+    result: Result
+    reply: Reply
+    alone: bool = False

@@ -1,0 +1,99 @@
+"""Replies, ours and the next hop's, as values. RFC 5321 §4.2, RFC 2034 (enhanced codes), RFC 3463.
+
+`ReplyParser` is fed octets from a peer that may be broken: it is bounded, and garbage is an exception that says so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
+_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+MAX_LINE = 8192  # octets; RFC 5321 §4.5.3.1.5 says 512, servers say more
+MAX_LINES = 128  # of one reply; an LHLO answer has a dozen
+MAX_TEXT = 400  # characters of a peer's text that we pass on or keep
+
+
+class Garbage(Exception):
+    """The peer sent what is not a reply. The connection can't be trusted any further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply: three digits, the enhanced status code without which RFC 2034 allows none ("" if a peer gave none),
+    and the text behind it.
+    """
+
+    code: int
+    enhanced: str
+    text: str
+
+    @property
+    def positive(self) -> bool:
+        """2yz: done."""
+        return 200 <= self.code < 300
+
+    @property
+    def permanent(self) -> bool:
+        """5yz: the same would be refused again."""
+        return self.code >= 500
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+
+
+def parse(code: int, text: str) -> Reply:
+    """The reply with its enhanced code, if the text begins with one of the same class, taken apart."""
+    found = _ENHANCED.match(text)
+    if found and found[1][0] == str(code)[0]:
+        return Reply(code, found[1], text[found.end() :])
+    return Reply(code, "", text)
+
+
+def clean(octets: bytes) -> str:
+    """A peer's text as we may repeat it in a reply of our own: printable ASCII, bounded."""
+    text = octets.decode("ascii", "backslashreplace")
+    return "".join(c if " " <= c <= "~" else " " for c in text)[:MAX_TEXT].strip()
+
+
+class ReplyParser:
+    """Octets in, replies out. Feed what arrives; take from `replies` in order.
+
+    Raises Garbage from `feed` when a line is no reply, is too long, or a reply has too many lines. What came
+    before the garbage is still in `replies`.
+    """
+
+    def __init__(self) -> None:
+        self.replies: list[tuple[Reply, tuple[str, ...]]] = []
+        self._rest = b""
+        self._lines: list[str] = []
+        self._code = 0
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is left over: no reply waits, none has begun."""
+        return not (self.replies or self._rest or self._lines)
+
+    def feed(self, octets: bytes) -> None:
+        """Take octets as they arrive."""
+        *lines, self._rest = (self._rest + octets).split(b"\n")
+        for line in lines:
+            self._line(line.removesuffix(b"\r"))
+        if len(self._rest) > MAX_LINE:
+            raise Garbage("a reply line without end")
+
+    def _line(self, line: bytes) -> None:
+        found = _LINE.fullmatch(line)
+        if not found or len(line) > MAX_LINE:
+            raise Garbage(f"not a reply: {clean(line[:80])!r}")
+        code = int(found[1])
+        if self._lines and code != self._code:
+            raise Garbage(f"a reply that is {self._code} and {code} at once")
+        self._code = code
+        self._lines.append(clean(found[3] or b""))
+        if len(self._lines) > MAX_LINES:
+            raise Garbage("a reply of too many lines")
+        if found[2] != b"-":
+            lines, self._lines = tuple(self._lines), []
+            self.replies.append((parse(code, " ".join(lines)[:MAX_TEXT]), lines))

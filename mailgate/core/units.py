@@ -1,0 +1,54 @@
+"""Durations and sizes as people write them: "10s", "5d", "40MiB", "5%". Parsed once, at the rim."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_OCTETS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration such as "500ms", "10s", "15m", "2h", "5d", or "1h30m".
+
+    Raises ValueError that says which units there are.
+    """
+    parts = _NUMBER.findall(text)
+    if (
+        not parts
+        or "".join(n + u for n, u in parts) != text.replace(" ", "")
+        or any(u not in _SECONDS for _, u in parts)
+    ):
+        raise ValueError(f'{text!r} is not a duration: write a number and a unit ({", ".join(_SECONDS)}), as in "10s"')
+    return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def octets(text: str) -> int:
+    """Octets of a size such as "40MiB" or "400KiB". Raises ValueError that says which units there are."""
+    found = _NUMBER.fullmatch(text.strip())
+    if not found or found[2] not in _OCTETS:
+        units = ", ".join(unit for unit in _OCTETS if unit)
+        raise ValueError(f'{text!r} is not a size: write a number and a unit ({units}), as in "40MiB"')
+    return int(float(found[1]) * _OCTETS[found[2]])
+
+
+def said_seconds(value: float) -> str:
+    """A duration for people: at most two units, "3d 4h", "12m 5s", "0s"."""
+    left = round(value)
+    said = []
+    for unit in ("d", "h", "m", "s"):
+        count, left = divmod(left, int(_SECONDS[unit]))
+        if count:
+            said.append(f"{count}{unit}")
+    return " ".join(said[:2]) or "0s"
+
+
+def said_octets(value: float) -> str:
+    """A size for people: "512 B", "4.0 KiB", "25.1 MiB"."""
+    size = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,132 @@
+"""What the stories (`relay`, `replay`) ask of the world. The edges fill these; tests may fill them with the real thing.
+
+Every method that waits takes or has a deadline. Expected trouble is a value or one of the exceptions named here;
+any other exception is a bug, and the stories answer it with a 4xx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mailgate.core.envelope import Envelope
+from mailgate.core.message import Message
+from mailgate.core.outcome import Outcome
+
+
+class SpoolError(Exception):
+    """The spool did not take or do it, and certainly keeps nothing of it. Answered 451; the text is for the log."""
+
+
+class SpoolFull(SpoolError):
+    """A limit of ours or the disk's end: answered 452. What is there stays deliverable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """One recipient of a message that goes into the spool, with the state it begins in.
+
+    `state` is "pending" (to be replayed), "held" (waits for an operator) or "failed" (refused after a 250 had to be
+    said; waits for an operator). `reply` is the next hop's last word or the reason in ours. `uncertain`: the next hop
+    may have it. `attempts` are those already made; `alone`: the next attempt is made for this recipient alone.
+    """
+
+    recipient: str
+    state: str
+    reply: str
+    uncertain: bool = False
+    attempts: int = 0
+    alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is kept with a spooled message besides its envelope, for people and later rules: all of it may be empty."""
+
+    exim_id: str = ""
+    message_id: str = ""
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A spooled message of which this gate holds the lease: these recipients (by their number) are to be tried now.
+
+    `attempts` are those made before this one, by recipient number. `alone`: one transaction for each recipient.
+    """
+
+    id: str
+    envelope: Envelope  # with the claimed recipients only, in the order of `numbers`
+    numbers: tuple[int, ...]
+    attempts: tuple[int, ...]
+    received: float
+    alone: bool
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a replay makes of one claimed recipient: `state` "delivered", "pending" (again at `next_attempt`),
+    "failed"; `tried` is False when the next hop was not spoken to (the attempt does not count).
+    """
+
+    number: int
+    state: str
+    reply: str
+    uncertain: bool = False
+    next_attempt: float = 0.0
+    tried: bool = True
+    alone: bool = False
+
+
+class Upstream(Protocol):
+    """The next hop: Mailman's LMTP server."""
+
+    @property
+    def up(self) -> bool:
+        """False while the breaker is open: `deliver` would answer `unreached` at once."""
+        ...
+
+    async def deliver(self, envelope: Envelope, message: Message, deadline: float) -> tuple[Outcome, ...]:
+        """One outcome for each recipient of the envelope, in order, by `deadline` (of the loop's clock)."""
+        ...
+
+
+class Spool(Protocol):
+    """Messages on disk. What a call has returned from is synced; what it raised SpoolError for is not there."""
+
+    async def store(
+        self,
+        gate_id: str,
+        envelope: Envelope,
+        message: Message,
+        parked: Sequence[Parked],
+        facts: Facts,
+        now: float,
+        timeout: float,
+    ) -> None:
+        """Keep the message for these recipients. Raises SpoolFull or SpoolError; a write that was not committed
+        within `timeout` seconds is given up and undone.
+        """
+        ...
+
+    async def claim(self, now: float, most: int) -> list[Claimed]:
+        """Lease up to `most` messages that are due, oldest first, and write that down before anything is sent."""
+        ...
+
+    async def load(self, gate_id: str) -> Message | None:
+        """The octets of a message; None if they are not what was stored (the message has then been set aside)."""
+        ...
+
+    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float) -> None:
+        """Write down what became of claimed recipients, and give the lease back."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Counting and saying. Neither waits nor fails."""
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
+    def observe(self, name: str, value: float, **labels: str) -> None: ...
+    def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None: ...
