@@ -1,0 +1,105 @@
+"""Header fields of a message as whole lines of octets: what is cut from what arrives, and what is put in front.
+
+Duty (promise 4): whole forged lines are cut, ours are put in front, every other octet is as received. A field is its
+line and the folded lines behind it (RFC 5322 §2.2.3); a name is compared without case, and with blanks before the
+colon (obsolete syntax, §4.5) it is still that name, since some reader behind us will take it so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from email.utils import formatdate
+
+from mailgate.core.envelope import Envelope, Peer, printable
+
+MAX_HOPS = 100  # RFC 5321 §6.3: a loop limit of at least 100 Received fields
+_FORGED = frozenset(
+    b"x-spam-" + name for name in (b"score", b"report", b"checker-version", b"status", b"level", b"flag")
+)
+_OURS = b"x-mailgate-"
+_RESULTS = b"authentication-results"
+_COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)", re.DOTALL)
+_TOKEN = re.compile(rb'\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;()"]+))', re.DOTALL)
+_HELO = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
+_RECIPIENT = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,128}@[A-Za-z0-9.-]{1,255}")
+
+
+def fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Each field of a header block: its name in lower case (b"" for a line that is no field) and its octets."""
+    start = 0
+    while start < len(head):
+        end = head.find(b"\r\n", start)
+        while end >= 0 and head[end + 2 : end + 3] in {b" ", b"\t"}:
+            end = head.find(b"\r\n", end + 2)
+        end = len(head) if end < 0 else end + 2
+        raw = head[start:end]
+        name, colon, _ = raw.partition(b":")
+        yield (name.rstrip(b" \t").lower() if colon and b"\n" not in name else b""), raw
+        start = end
+
+
+def hops(head: bytes) -> int:
+    """How many Received fields there are."""
+    return sum(name == b"received" for name, _ in fields(head))
+
+
+def first(head: bytes, name: bytes) -> bytes:
+    """The unfolded value of the first field of that (lower-case) name, b"" if there is none."""
+    for found, raw in fields(head):
+        if found == name:
+            return raw.partition(b":")[2].replace(b"\r\n", b"").strip()
+    return b""
+
+
+def authserv_id(raw: bytes) -> bytes:
+    """The authserv-id of an Authentication-Results field, in lower case. RFC 8601 §2.2: comments may precede it."""
+    value = raw.partition(b":")[2]
+    while (shorter := _COMMENT.sub(b" ", value)) != value:
+        value = shorter
+    found = _TOKEN.match(value)
+    if not found:
+        return b""
+    return re.sub(rb"\\(.)", rb"\1", found[1] if found[1] is not None else found[2]).strip().lower()
+
+
+def cut(head: bytes, our_authserv_id: str) -> bytes:
+    """The header block without the fields that only we may write. The same object if there was none."""
+    ours = our_authserv_id.lower().encode("ascii", "replace")
+    kept = [raw for name, raw in fields(head) if not _claims_ours(name, raw, ours)]
+    return head if sum(map(len, kept)) == len(head) else b"".join(kept)
+
+
+def _claims_ours(name: bytes, raw: bytes, our_authserv_id: bytes) -> bool:
+    if name == _RESULTS:  # RFC 8601 §5: others' results stay
+        return authserv_id(raw) == our_authserv_id
+    return name in _FORGED or name.startswith(_OURS)
+
+
+def received(envelope: Envelope, peer: Peer, hostname: str, gate_id: str, now: float) -> bytes:
+    """Our Received field. RFC 5321 §4.4; the protocol words are those of RFC 3848 and RFC 6531 §4.3.
+
+    The recipient is named only when there is one (a list of several would tell each of the others), and the HELO
+    argument only if it can't be mistaken for anything else.
+    """
+    if peer.door == "lmtp":
+        protocol = "UTF8LMTP" if envelope.smtputf8 else "LMTP"
+    else:
+        protocol = "UTF8SMTP" if envelope.smtputf8 else "ESMTP"
+    helo = peer.helo if _HELO.fullmatch(peer.helo) else "unknown"
+    came = f"{helo} ({_address_literal(peer.address)})" if peer.address else helo
+    alone = len(envelope.recipients) == 1 and _RECIPIENT.fullmatch(envelope.recipients[0])
+    to = f"\r\n\tfor <{envelope.recipients[0]}>" if alone else ""
+    date = formatdate(now, localtime=False).replace("-0000", "+0000")
+    return (
+        f"Received: from {came}\r\n\tby {hostname} (mailgate) with {protocol} id {gate_id}{to};\r\n\t{date}\r\n"
+    ).encode("ascii")
+
+
+def _address_literal(address: str) -> str:
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
+
+
+def field(name: str, value: str) -> bytes:
+    """One short field of ours; whatever `value` holds, it is one line of ASCII."""
+    return f"{name}: {printable(value)}\r\n".encode("ascii", "backslashreplace")

@@ -1,0 +1,151 @@
+"""One LMTP connection to Mailman: octets out, replies in. RFC 2033, RFC 5321 §4.2.
+
+Duty: hand out replies in order, say which extensions the server offers, bound the peer's output.
+How it fails: every trouble (refused, closed, garbage) is `Broken` with a text for people; a wait without an answer is
+the caller's deadline. After `Broken` the connection is closed and `usable` is False.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from mailgate.config import Endpoint
+from mailgate.core.reply import Garbage, Reply, ReplyParser
+
+_READ = 32 * 1024  # octets a read; asyncio's 256 KiB buffer for each read costs more than all our parsing
+
+
+class Broken(Exception):
+    """The connection can't be used, or not any more."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection whose LHLO has been answered, once `open_connection` returns it.
+
+    `features` maps an LHLO keyword in capitals to its parameters. `reused` is True from the second transaction on.
+    """
+
+    def __init__(self) -> None:
+        self.features: dict[str, str] = {}
+        self.reused = False
+        self.idle_since = 0.0
+        self._parser = ReplyParser()
+        self._broken = ""
+        self._transport: asyncio.Transport | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._writable = True
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.max_size = _READ  # type: ignore[attr-defined]  # of every selector transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed(data)
+        except Garbage as error:
+            self._break(str(error))
+        self._wake()
+
+    def eof_received(self) -> bool:
+        self._break("the server closed the connection")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._break(f"connection lost: {exc}" if exc else "the server closed the connection")
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._writer and not self._writer.done():
+            self._writer.set_result(None)
+
+    # our side
+
+    @property
+    def usable(self) -> bool:
+        """True if a new transaction may begin: open, and no reply is left over."""
+        return not self._broken and self._parser.idle
+
+    @property
+    def waiting(self) -> bool:
+        """True if a reply has already come that nobody has read."""
+        return bool(self._parser.replies)
+
+    async def reply(self) -> Reply:
+        """The next reply."""
+        return (await self._next())[0]
+
+    async def _next(self) -> tuple[Reply, tuple[str, ...]]:
+        while not self._parser.replies:
+            if self._broken:
+                raise Broken(self._broken)
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+        return self._parser.replies.pop(0)
+
+    def send(self, octets: bytes) -> None:
+        """Write without waiting."""
+        if self._broken or self._transport is None:
+            raise Broken(self._broken or "not connected")
+        self._transport.write(octets)
+
+    async def drain(self) -> None:
+        """Wait until the socket takes more."""
+        while not self._writable:
+            if self._broken:
+                raise Broken(self._broken)
+            self._writer = asyncio.get_running_loop().create_future()
+            await self._writer
+
+    def close(self) -> None:
+        """Give the connection up; what the socket has not taken yet is thrown away."""
+        self._break("closed")
+
+    async def greet(self, hostname: str) -> None:
+        """Read the greeting and say LHLO. RFC 2033 §4.1."""
+        greeting = await self.reply()
+        if greeting.code != 220:
+            raise Broken(f"greeted with {greeting}")
+        self.send(f"LHLO {hostname}\r\n".encode())
+        answer, lines = await self._next()
+        if not answer.positive:
+            raise Broken(f"LHLO answered with {answer}")
+        for line in lines[1:]:
+            keyword, _, parameters = line.partition(" ")
+            self.features[keyword.upper()] = parameters
+
+    def _break(self, why: str) -> None:
+        self._broken = self._broken or why
+        if self._transport is not None:
+            self._transport.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        for waiter in (self._reader, self._writer if self._broken else None):
+            if waiter and not waiter.done():
+                waiter.set_result(None)
+
+
+async def open_connection(endpoint: Endpoint, hostname: str) -> Connection:
+    """Connect and greet; the caller bounds the time. Raises Broken with the address and the cause."""
+    loop = asyncio.get_running_loop()
+    connection = Connection()
+    try:
+        if endpoint.path:
+            await loop.create_unix_connection(lambda: connection, endpoint.path)
+        else:
+            await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
+        await connection.greet(hostname)
+    except OSError as error:
+        connection.close()
+        raise Broken(f"{endpoint}: {error.strerror or error}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,240 @@
+"""One LMTP transaction: an envelope and a message in, one outcome for each recipient out. RFC 2033 §4.2.
+
+Promises: as many outcomes as recipients, in order, whatever the server does; UNCERTAIN for each recipient whose fate
+was lost after the final dot; no reply is credited to the wrong recipient (a connection with a reply too many or too
+few is closed). Permanent replies are believed only as `core.triage` says; a refused RCPT is asked for twice.
+How it fails: `Stale` if a connection used before turns out dead before anything was answered (try a new one).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from mailgate.core.data import stuffed
+from mailgate.core.envelope import Envelope, address_octets
+from mailgate.core.message import Message
+from mailgate.core.outcome import Outcome, Result
+from mailgate.core.reply import Reply
+from mailgate.core.triage import all_alike, judge, silence, speaks_for_all
+from mailgate.edge.mailman.connection import Broken, Connection
+
+_WRITE_AT_ONCE = 64 * 1024  # octets; larger messages are written piece by piece, waiting for the socket
+
+
+class Stale(Exception):
+    """The connection had been closed while it lay idle; nothing was sent that could count."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """Run it once. `trouble` tells afterwards why the connection was given up, "" if it was not; `lost`, whether
+    that was because the server did not answer (and not because of what it answered).
+    """
+
+    connection: Connection
+    envelope: Envelope
+    message: Message
+    deadline: float
+    reply_timeout: float
+    trouble: str = ""
+    lost: bool = False
+    _stage: str = "MAIL"
+    _dot_sent: bool = False
+
+    async def run(self) -> tuple[Outcome, ...]:
+        """One outcome for each recipient of the envelope."""
+        outcomes: list[Outcome | None] = [None] * len(self.envelope.recipients)
+        try:
+            await self._run(outcomes)
+        except (Broken, TimeoutError) as error:
+            cause = str(error) if isinstance(error, Broken) else "no answer in time"
+            if self._stage == "MAIL" and self.connection.reused and isinstance(error, Broken):
+                raise Stale(cause) from error
+            self.lost = True
+            self._give_up(f"{cause} (at {self._stage})")
+        lost = self._lost()
+        return tuple(outcome or lost for outcome in outcomes)
+
+    def _give_up(self, why: str) -> None:
+        self.trouble = why
+        self.connection.close()
+
+    def _lost(self) -> Outcome:
+        if self._dot_sent:
+            return Outcome(Result.UNCERTAIN, silence(f"{self.trouble}: Mailman may have it"), alone=True)
+        reached = self._stage != "MAIL"
+        return Outcome(Result.DEFERRED if reached else Result.UNREACHED, silence(self.trouble or "not sent"))
+
+    async def _run(self, outcomes: list[Outcome | None]) -> None:
+        refused = self._unsendable(outcomes)
+        todo = [n for n, outcome in enumerate(outcomes) if outcome is None]
+        if refused or not todo:
+            return
+        accepted = await self._say_envelope(todo, outcomes)
+        if accepted:
+            await self._send_data()
+            await self._read_replies(accepted, outcomes)
+        elif accepted is not None:
+            await self._reset()
+        doubtful = [n for n in todo if (found := outcomes[n]) is not None and found.result is Result.REFUSED]
+        if doubtful and self._stage == "RCPT" and self.connection.usable:
+            await self._ask_again(doubtful, outcomes)
+
+    # before anything is sent
+
+    def _unsendable(self, outcomes: list[Outcome | None]) -> bool:
+        """Fill in what the server's extensions rule out. True if that is everybody."""
+        features, message = self.connection.features, self.message
+        limit = features.get("SIZE", "")
+        if limit.isdecimal() and 0 < int(limit) < message.size:  # RFC 1870 §6.2
+            text = f"message of {message.size} octets, {limit} are allowed"
+            outcomes[:] = all_alike(Result.REFUSED, Reply(552, "5.3.4", text), len(outcomes))
+            return True
+        utf8 = "SMTPUTF8" in features
+        if not _sendable(self.envelope.sender, utf8=utf8):  # RFC 6531 §3.5
+            reply = Reply(550, "5.6.7", "the list server takes no non-ASCII reverse-path")
+            outcomes[:] = all_alike(Result.REFUSED, reply, len(outcomes))
+            return True
+        for n, recipient in enumerate(self.envelope.recipients):
+            if not _sendable(recipient, utf8=utf8):
+                reply = Reply(553, "5.6.7", "the list server takes no non-ASCII recipient")
+                outcomes[n] = Outcome(Result.REFUSED, reply)
+        return False
+
+    # the envelope
+
+    async def _say_envelope(self, todo: list[int], outcomes: list[Outcome | None]) -> list[int] | None:
+        """MAIL, RCPT, DATA. The recipients that were accepted, in order; None when the connection was given up."""
+        commands = [self._mail(), *(self._rcpt(n) for n in todo)]
+        pipelining = "PIPELINING" in self.connection.features
+        if pipelining:  # RFC 2920 §3.1: DATA may end the group
+            self.connection.send(b"".join([*commands, b"DATA\r\n"]))
+        mail = await self._reply() if pipelining else await self._ask(commands[0])
+        self._stage = "RCPT"
+        if not mail.positive and not pipelining:
+            return self._mail_refused(mail, todo, outcomes)
+        accepted = []
+        for n, command in zip(todo, commands[1:], strict=True):
+            reply = await self._reply() if pipelining else await self._ask(command)
+            if reply.positive:
+                accepted.append(n)
+            else:
+                outcomes[n] = Outcome(judge("rcpt", reply), reply)
+        if not pipelining and not accepted:
+            return accepted
+        data = await self._reply() if pipelining else await self._ask(b"DATA\r\n")
+        if not mail.positive:
+            return self._mail_refused(mail, todo, outcomes)
+        if not accepted and data.code != 354:
+            return accepted  # RFC 2033 §4.2: 503, nobody is there to get it
+        if not accepted or data.code != 354:
+            for n in accepted:
+                outcomes[n] = Outcome(judge("data", data), data)
+            self._give_up(f"DATA answered with {data}")
+            return None
+        return accepted
+
+    def _mail_refused(self, mail: Reply, todo: list[int], outcomes: list[Outcome | None]) -> list[int] | None:
+        self._stage = "MAIL answered"
+        for n in todo:
+            outcomes[n] = Outcome(judge("mail", mail), mail)
+        if mail.code == 421:  # RFC 5321 §3.8: the server is about to close
+            self._give_up(f"MAIL answered with {mail}")
+            return None
+        return []
+
+    def _mail(self) -> bytes:
+        features, envelope = self.connection.features, self.envelope
+        said = b"MAIL FROM:<%s>" % address_octets(envelope.sender)
+        if "SIZE" in features:
+            said += b" SIZE=%d" % self.message.size
+        if envelope.eight_bit and "8BITMIME" in features:
+            said += b" BODY=8BITMIME"
+        if "SMTPUTF8" in features and (envelope.smtputf8 or not _ascii(envelope)):
+            said += b" SMTPUTF8"
+        return said + b"\r\n"
+
+    def _rcpt(self, number: int) -> bytes:
+        return b"RCPT TO:<%s>\r\n" % address_octets(self.envelope.recipients[number])
+
+    async def _ask_again(self, doubtful: list[int], outcomes: list[Outcome | None]) -> None:
+        """Mailman gives "no such list" also for an exception: only what it says twice is believed."""
+        if (await self._ask(self._mail())).positive:
+            for n in doubtful:
+                reply = await self._ask(self._rcpt(n))
+                if judge("rcpt", reply) is not Result.REFUSED:
+                    outcomes[n] = Outcome(Result.DEFERRED, reply)
+        await self._reset()
+
+    async def _reset(self) -> None:
+        if not (await self._ask(b"RSET\r\n")).positive:
+            self._give_up("RSET was refused")
+
+    # the message
+
+    async def _send_data(self) -> None:
+        self._stage = "message"
+        pieces = stuffed(self.message.chunks)
+        if self.message.size <= _WRITE_AT_ONCE:
+            self._dot_sent = True
+            self.connection.send(b"".join([*pieces, b".\r\n"]))
+            return
+        for piece in pieces:
+            for start in range(0, len(piece), _WRITE_AT_ONCE):
+                self.connection.send(piece[start : start + _WRITE_AT_ONCE])
+                async with self._in_time():
+                    await self.connection.drain()
+        self._dot_sent = True
+        self.connection.send(b".\r\n")
+
+    async def _read_replies(self, accepted: list[int], outcomes: list[Outcome | None]) -> None:
+        self._stage = "final dot"
+        for count, n in enumerate(accepted):
+            reply = await self._reply()
+            if count == 0 and len(accepted) > 1 and speaks_for_all(reply) and not self.connection.waiting:
+                result = judge("dot", reply, recipients=len(accepted))
+                for other in accepted:
+                    outcomes[other] = Outcome(result, reply, alone=True)
+                self._give_up(f"one reply for {len(accepted)} recipients: {reply}")
+                return
+            outcomes[n] = Outcome(judge("dot", reply), reply)
+        if not self.connection.usable:
+            self._count_is_wrong(accepted, outcomes)
+            return
+        if len(accepted) < len(self.envelope.recipients):
+            self._stage = "RCPT"
+
+    def _count_is_wrong(self, accepted: list[int], outcomes: list[Outcome | None]) -> None:
+        """Too many replies: which is whose can't be told, unless all say the same."""
+        self._give_up("the connection was lost or more replies came than there are recipients")
+        replies = [found for n in accepted if (found := outcomes[n]) is not None]
+        if any(found.result is not Result.DELIVERED for found in replies):
+            for n in accepted:
+                outcomes[n] = Outcome(Result.UNCERTAIN, silence(self.trouble), alone=True)
+
+    # waiting
+
+    def _in_time(self) -> asyncio.Timeout:
+        now = asyncio.get_running_loop().time()
+        return asyncio.timeout_at(min(self.deadline, now + self.reply_timeout))
+
+    async def _reply(self) -> Reply:
+        if self.connection.waiting:
+            return await self.connection.reply()
+        async with self._in_time():
+            return await self.connection.reply()
+
+    async def _ask(self, command: bytes) -> Reply:
+        self.connection.send(command)
+        return await self._reply()
+
+
+def _ascii(envelope: Envelope) -> bool:
+    return envelope.sender.isascii() and all(recipient.isascii() for recipient in envelope.recipients)
+
+
+def _sendable(address: str, *, utf8: bool) -> bool:
+    if address.isascii():
+        return True
+    return utf8 and not any("\udc80" <= c <= "\udcff" for c in address)

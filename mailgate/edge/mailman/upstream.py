@@ -1,0 +1,194 @@
+"""Mailman as the relay sees it: a pool of connections behind a circuit breaker.
+
+Promises: `deliver` answers for each recipient by its deadline; while Mailman is down it answers `unreached` at once;
+fresh mail goes before replayed mail; a connection with a doubt about it is never used again.
+How it fails and how that shows: every failure to reach Mailman opens the breaker (event `upstream.down`); a probe
+that is greeted closes it (`upstream.up`), and deliveries start again one at a time (`core.breaker`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from mailgate.config import MailmanConfig
+from mailgate.core.breaker import Breaker
+from mailgate.core.envelope import Envelope
+from mailgate.core.message import Message
+from mailgate.core.outcome import Outcome, Result
+from mailgate.core.triage import all_alike, silence
+from mailgate.edge.mailman.connection import Broken, Connection, open_connection
+from mailgate.edge.mailman.transaction import Stale, Transaction
+from mailgate.ports import Telemetry
+
+_IDLE = 60.0  # seconds a free connection is kept; Mailman's server closes them after 300
+
+
+class Mailman:
+    """The next hop. `watch` must run as a task for the breaker to close again; `config` may be replaced.
+
+    `on_change` is called when the breaker opened or closed.
+    """
+
+    def __init__(self, config: MailmanConfig, hostname: str, telemetry: Telemetry) -> None:
+        self.config = config
+        self.on_change: Callable[[], None] = lambda: None
+        self._hostname = hostname
+        self._telemetry = telemetry
+        self._breaker = Breaker(config.connections)
+        self._free: list[Connection] = []
+        self._busy = 0
+        self._waiters: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())
+        self._opened = asyncio.Event()
+
+    @property
+    def up(self) -> bool:
+        """False while the breaker is open."""
+        return not self._breaker.is_open
+
+    @property
+    def reason(self) -> str:
+        """Why the breaker is open."""
+        return self._breaker.reason
+
+    async def deliver(
+        self, envelope: Envelope, message: Message, deadline: float, *, background: bool = False
+    ) -> tuple[Outcome, ...]:
+        """One outcome for each recipient, by `deadline` (of the loop's clock). `background`: fresh mail goes first."""
+        count = len(envelope.recipients)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._enter(background)
+        except TimeoutError:
+            return all_alike(Result.UNREACHED, silence("no connection to Mailman became free in time"), count)
+        except Broken as error:
+            return all_alike(Result.UNREACHED, silence(str(error)), count)
+        try:
+            return await self._attempt(envelope, message, deadline)
+        except Broken as error:
+            self._down(str(error))
+            return all_alike(Result.UNREACHED, silence(str(error)), count)
+        finally:
+            self._leave()
+
+    async def watch(self) -> None:
+        """Probe while the breaker is open, for as long as the daemon runs."""
+        while True:
+            await self._opened.wait()
+            with contextlib.suppress(Broken):
+                self._put_back(await self._connect())
+                self._up()
+                continue
+            await asyncio.sleep(self.config.probe_interval)
+
+    def close(self) -> None:
+        """Close what is idle."""
+        while self._free:
+            self._free.pop().close()
+
+    async def _attempt(self, envelope: Envelope, message: Message, deadline: float) -> tuple[Outcome, ...]:
+        while True:
+            connection = await self._take(deadline)
+            transaction = Transaction(connection, envelope, message, deadline, self.config.reply_timeout)
+            try:
+                async with self._closing(connection):
+                    outcomes = await transaction.run()
+            except Stale:
+                connection.close()
+                continue
+            if transaction.trouble:
+                self._telemetry.event("upstream.trouble", {"cause": transaction.trouble}, level="warning")
+            if transaction.lost:
+                self._down(transaction.trouble)
+            else:
+                self._breaker.succeeded()
+            self._put_back(connection)
+            return outcomes
+
+    @contextlib.asynccontextmanager
+    async def _closing(self, connection: Connection) -> AsyncIterator[None]:
+        """A transaction that is cancelled or fails in a way we did not foresee leaves no half-used connection."""
+        try:
+            yield
+        except BaseException:
+            connection.close()
+            raise
+
+    # connections
+
+    async def _take(self, deadline: float) -> Connection:
+        now = asyncio.get_running_loop().time()
+        while self._free:
+            connection = self._free.pop()
+            if connection.usable and now - connection.idle_since < _IDLE:
+                connection.reused = True
+                return connection
+            connection.close()
+        return await self._connect(deadline)
+
+    async def _connect(self, deadline: float = float("inf")) -> Connection:
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(min(deadline, now + self.config.connect_timeout)):
+                return await open_connection(self.config.lmtp, self._hostname)
+        except TimeoutError:
+            raise Broken(f"{self.config.lmtp}: no greeting within mailman.connect_timeout") from None
+
+    def _put_back(self, connection: Connection) -> None:
+        if connection.usable and len(self._free) < self.config.connections:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._free.append(connection)
+        else:
+            connection.close()
+
+    # the breaker and its gate
+
+    async def _enter(self, background: bool) -> None:  # noqa: FBT001  two queues, told apart by one bit
+        """Take a slot, in turn. Raises Broken when the breaker is open or opens meanwhile."""
+        if not self.up or (self._busy < self._breaker.allowed and not any(self._waiters)):
+            self._busy += 1
+        else:
+            slot = asyncio.get_running_loop().create_future()
+            self._waiters[background].append(slot)
+            try:
+                await slot
+            except asyncio.CancelledError:
+                if slot.done() and not slot.cancelled():
+                    self._leave()  # it was ours already
+                else:
+                    self._waiters[background].remove(slot)
+                raise
+        if not self.up:
+            self._leave()
+            raise Broken(f"Mailman is down: {self._breaker.reason}")
+
+    def _leave(self) -> None:
+        self._busy -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        """Hand free slots to who waits, fresh mail first; when the breaker is open, to everybody, to be told so."""
+        for queue in self._waiters:
+            while queue and (not self.up or self._busy < self._breaker.allowed):
+                slot = queue.popleft()
+                if not slot.done():
+                    self._busy += 1
+                    slot.set_result(None)
+
+    def _down(self, reason: str) -> None:
+        self.close()
+        if self._breaker.failed(reason):
+            self._opened.set()
+            self._telemetry.event("upstream.down", {"cause": reason}, level="error")
+            self._wake()
+            self.on_change()
+
+    def _up(self) -> None:
+        self._opened.clear()
+        self._breaker.width = self.config.connections
+        if self._breaker.probed():
+            self._telemetry.event("upstream.up", {}, level="info")
+            self._wake()
+            self.on_change()
