@@ -2,5 +2,5 @@
 
 Promises: loopback only; every message is numbered and looked for at the other end, so a rate never hides a loss;
 whatever is started is ended by its process id. It fails with exit status 1 when a relay lost, doubled or refused mail
-(the table says which), with a traceback when the bench itself could not run; never because something was slow.
+(the table says which) or did not start; never because something was slow.
 """

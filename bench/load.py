@@ -1,7 +1,6 @@
-"""The two ends of the bench: `Sink`, where mail must arrive, and `send`, which makes the load. Both drive the C tools."""
+"""The two ends of the bench, each driving a C tool: `send` makes the load, a `Sink` is where mail must arrive."""
 
 import json
-import os
 import socket
 import subprocess
 from dataclasses import dataclass
@@ -61,7 +60,9 @@ class Sink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
 
@@ -91,7 +92,6 @@ def send(
 ) -> Load:
     """Send for that many seconds. No number is used twice in the life of this process."""
     global _next_sequence  # noqa: PLW0603 - one row of numbers for all sinks
-    command = [OUT / "load", protocol, f"127.0.0.1:{port}", mail]
     options = {
         "-s": sessions,
         "-c": per_connection,
@@ -100,9 +100,10 @@ def send(
         "-f": _next_sequence,
         "-p": int(pipelining),
     }
-    arguments = [os.fspath(part) for part in command] + [str(part) for pair in options.items() for part in pair]
+    command = [str(OUT / "load"), protocol, f"127.0.0.1:{port}", str(mail)]
+    command += [str(part) for option in options.items() for part in option]
     limit = seconds + _GIVE_UP_SECONDS + 10
-    output = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, timeout=limit).stdout
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=limit).stdout
     load = Load(**json.loads(output))
     _next_sequence = load.next
     return load

@@ -22,14 +22,13 @@ OUT = SOURCES / "out"
 POSTFIX = ROOT / ".parts" / "postfix"
 
 
-def prepare(*, with_postfix: bool) -> None:
-    """Make the tools and, if asked, Postfix ready. Needs root only for what is missing."""
+def prepare() -> None:
+    """Make the tools and Postfix ready."""
     OUT.mkdir(exist_ok=True)
     for name in ("load", "sink"):
         _compile(name)
-    if with_postfix:
-        _unpack_postfix()
-        _add_postfix_users()
+    _unpack_postfix()
+    _add_postfix_users()
 
 
 def _compile(name: str) -> None:
@@ -49,7 +48,9 @@ def _unpack_postfix() -> None:
     POSTFIX.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=POSTFIX.parent, prefix="postfix.") as scratch:
         _update_lists()
-        subprocess.run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "postfix"], cwd=scratch, check=True)
+        subprocess.run(
+            ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "postfix"], cwd=scratch, check=True
+        )
         (package,) = Path(scratch).glob("postfix_*.deb")
         _install_libraries_of(package)
         unpacked = Path(scratch, "root")

@@ -1,7 +1,7 @@
 """Starting, watching and ending the programs under test: by process id, each with a log file and a meter of its own.
 
-A program that ends early or never becomes ready raises `NotReadyError` with the last lines of its log. The programs get a
-SIGTERM when the bench dies.
+A program that ends early or never becomes ready raises `NotReadyError` with the last lines of its log. The programs
+get a SIGTERM when the bench dies.
 """
 
 import os
@@ -40,7 +40,7 @@ def free_port() -> int:
     Ports of that range would be taken away by the load's own connections while a server is down.
     """
     while True:
-        port = random.randint(15000, 31000)  # noqa: S311 - not a secret
+        port = random.randint(15000, 31000)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -95,16 +95,17 @@ class Program:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def stop(self) -> None:
         """End it: SIGTERM, and after ten seconds SIGKILL for what is left of its processes."""
-        known = set(self.meter.pids())
         if self._process.poll() is None:
             self._process.terminate()
         if not wait_until(lambda: self._process.poll() is not None and not self.meter.pids(), _STOP_SECONDS):
-            for pid in known & set(self.meter.pids()):
+            for pid in self.meter.pids():
                 os.kill(pid, signal.SIGKILL)
         self._process.wait()
         wait_until(lambda: not self.meter.pids(), _STOP_SECONDS)

@@ -153,14 +153,14 @@ level = "warning"
 
 @contextmanager
 def mailgate_passing(directory: Path, command: Path) -> Iterator[Relay]:
-    """mailgate with the sink in Mailman's place."""
+    """The sink is in Mailman's place."""
     with Sink("lmtp") as sink, _mailgate(directory, command, sink.port, sink) as relay:
         yield relay
 
 
 @contextmanager
 def mailgate_spooling(directory: Path, command: Path) -> Iterator[Relay]:
-    """mailgate with nobody in Mailman's place."""
+    """Nobody is in Mailman's place."""
     with _mailgate(directory, command, free_port(), None) as relay:
         yield relay
 
