@@ -130,15 +130,16 @@ def _arguments() -> argparse.Namespace:
 
 def _conditions(directory: Path) -> dict[str, str | int]:
     """What the numbers depend on."""
-    commit = subprocess.run(
-        ["git", "-C", parts.ROOT, "describe", "--always", "--dirty"], check=False, capture_output=True, text=True
-    )
+    commit = ""
+    if shutil.which("git"):
+        describe = ["git", "-C", str(parts.ROOT), "describe", "--always", "--dirty"]
+        commit = subprocess.run(describe, check=False, capture_output=True, text=True).stdout.strip()
     filesystem = subprocess.run(
         ["stat", "--file-system", "--format", "%T", directory], check=True, capture_output=True, text=True
     )
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "commit": commit.stdout.strip(),
+        "commit": commit or "unknown",
         "python": platform.python_version(),
         "kernel": platform.release(),
         "cores": len(os.sched_getaffinity(0)),
