@@ -296,3 +296,21 @@ def _nearest(loc: tuple[int | str, ...]) -> str:
     known = [name for name in model.model_fields if name != "idle_keys"]
     close = difflib.get_close_matches(str(loc[-1]), known, n=1)
     return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})"
+
+
+def surroundings(config: Config) -> list[str]:
+    """What stands outside the file and would keep the daemon from working: directories that are not there."""
+    problems = []
+    places = [("spool.url", config.spool.path)]
+    for name, endpoints in (
+        ("relay.lmtp", config.relay.lmtp),
+        ("relay.smtp", config.relay.smtp),
+        ("http.listen", (config.http.listen,)),
+    ):
+        places += [(name, Path(at.path)) for at in endpoints if at.path]
+    for key, path in places:
+        if not path.parent.is_dir():
+            problems.append(f"{key}: {path}: there is no directory {path.parent}")
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            problems.append(f"{key}: {path}: the directory {path.parent} can't be written to by this user")
+    return problems

@@ -68,7 +68,8 @@ class Claimed:
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """What a replay makes of one claimed recipient: `state` "delivered", "pending" (again at `next_attempt`),
-    "failed"; `tried` is False when the next hop was not spoken to (the attempt does not count).
+    "failed"; `tried` is False when the next hop was not spoken to (the attempt does not count). A `reply` of ""
+    leaves the last one as it is.
     """
 
     number: int
@@ -80,6 +81,18 @@ class Settlement:
     alone: bool = False
 
 
+@dataclass(slots=True)
+class Valve:
+    """What operators and the spool say about feeding Mailman; the relay and the replay obey it.
+
+    `paused`: why nothing is to be sent to Mailman at all ("" if it may be); `foreign`: why the spool must not be
+    replayed ("" if it may be): it belongs to another gate.
+    """
+
+    paused: str = ""
+    foreign: str = ""
+
+
 class Upstream(Protocol):
     """The next hop: Mailman's LMTP server."""
 
@@ -88,8 +101,13 @@ class Upstream(Protocol):
         """False while the breaker is open: `deliver` would answer `unreached` at once."""
         ...
 
-    async def deliver(self, envelope: Envelope, message: Message, deadline: float) -> tuple[Outcome, ...]:
-        """One outcome for each recipient of the envelope, in order, by `deadline` (of the loop's clock)."""
+    async def deliver(
+        self, envelope: Envelope, message: Message, deadline: float, *, background: bool = False
+    ) -> tuple[Outcome, ...]:
+        """One outcome for each recipient of the envelope, in order, by `deadline` (of the loop's clock).
+
+        `background`: what is replayed lets fresh mail go first.
+        """
         ...
 
 
@@ -128,5 +146,6 @@ class Telemetry(Protocol):
     """Counting and saying. Neither waits nor fails."""
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
+    def gauge(self, name: str, value: float, **labels: str) -> None: ...
     def observe(self, name: str, value: float, **labels: str) -> None: ...
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None: ...

@@ -19,6 +19,8 @@ _FORGED = frozenset(
 )
 _OURS = b"x-mailgate-"
 _RESULTS = b"authentication-results"
+# 16 characters up to Exim 4.96, 23 from 4.97 on.
+_EXIM_ID = re.compile(rb"\bid ([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4}))\b")
 _COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)", re.DOTALL)
 _TOKEN = re.compile(rb'\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;()"]+))', re.DOTALL)
 _HELO = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
@@ -50,6 +52,12 @@ def first(head: bytes, name: bytes) -> bytes:
         if found == name:
             return raw.partition(b":")[2].replace(b"\r\n", b"").strip()
     return b""
+
+
+def exim_id(head: bytes) -> str:
+    """The message id that the Exim in front of us gave it: in the topmost Received, "" if there is none."""
+    found = _EXIM_ID.search(first(head, b"received"))
+    return found[1].decode("ascii") if found else ""
 
 
 def authserv_id(raw: bytes) -> bytes:

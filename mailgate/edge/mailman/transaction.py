@@ -202,7 +202,9 @@ class Transaction:
         if not self.connection.usable:
             self._count_is_wrong(accepted, outcomes)
             return
-        if len(accepted) < len(self.envelope.recipients):
+        if any((found := outcomes[n]) is None or found.result is not Result.DELIVERED for n in accepted):
+            self.connection.close()  # after an exception Mailman still holds this envelope and would add to it
+        elif len(accepted) < len(self.envelope.recipients):
             self._stage = "RCPT"
 
     def _count_is_wrong(self, accepted: list[int], outcomes: list[Outcome | None]) -> None:

@@ -158,7 +158,8 @@ class Mailman:
                 if slot.done() and not slot.cancelled():
                     self._leave()  # it was ours already
                 else:
-                    self._waiters[background].remove(slot)
+                    with contextlib.suppress(ValueError):
+                        self._waiters[background].remove(slot)
                 raise
         if not self.up:
             self._leave()

@@ -1,0 +1,103 @@
+"""The verbs' root: `serve` and `check-config`, and the groups of other modules."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import mailgate
+from mailgate import config as configuration
+from mailgate.config import Config, ConfigError
+
+app = typer.Typer(
+    name="mailgate",
+    help="The mail gate between Exim 4 and GNU Mailman 3: a relay that loses nothing.",
+    epilog="Each command finds its configuration by --config FILE, else MAILGATE_CONFIG, else"
+    " /etc/mailgate/mailgate.toml. Exit status: 0 done, 1 failed, 2 usage, 3 nothing matched.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="The configuration file.", show_default="/etc/mailgate/mailgate.toml"
+    ),
+]
+
+
+def say(text: str) -> None:
+    """A line on stderr, for a person."""
+    typer.echo(text, err=True)
+
+
+def read_config(file: Path | None) -> tuple[Config, Path]:
+    """The configuration and its file, or exit 1 with a line for each problem."""
+    found = configuration.find(file)
+    try:
+        return configuration.load(found), found
+    except ConfigError as error:
+        for problem in error.problems:
+            say(f"mailgate: {problem}")
+        raise typer.Exit(1) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mailgate {mailgate.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *, version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it.")] = False
+) -> None:
+    """The root of all verbs."""
+
+
+@app.command()
+def serve(config: ConfigFile = None) -> None:
+    """Run the daemon in the foreground (systemd starts it so).
+
+    SIGTERM answers what is in flight and ends. SIGHUP reads the configuration again; what needs a restart is said.
+    """
+    from mailgate.daemon import Daemon, StartError  # noqa: PLC0415  no other verb needs the doors
+
+    read, file = read_config(config)
+
+    async def run() -> None:
+        await Daemon(read, file).run()
+
+    try:
+        asyncio.run(run())
+    except StartError as error:
+        say(f"mailgate: {error}")
+        raise typer.Exit(1) from None
+
+
+@app.command("check-config")
+def check_config(config: ConfigFile = None) -> None:
+    """Say whether `serve` could run with this configuration: every problem with its key, exit 1 if there is one."""
+    read, file = read_config(config)
+    for key in read.idle_keys:
+        say(f"mailgate: {key}: known, but this version does nothing with it yet")
+    problems = configuration.surroundings(read)
+    for problem in problems:
+        say(f"mailgate: {problem}")
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"{file}: ok")
+
+
+def main() -> None:
+    """The entry point of the command."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.stderr.close()  # `mailgate queue list | head` is no error
+        sys.exit(0)

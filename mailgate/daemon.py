@@ -1,0 +1,273 @@
+"""The composition root: makes the parts, wires them, listens, and ends in order.
+
+Promises: what can be given up is given up before the mail is (a spool that can't be opened is tried again while mail
+passes straight through); SIGTERM answers what is in flight; SIGHUP takes a new configuration or keeps the old one
+and says why; a task that dies is said (`task.failed`) and begun again.
+How it fails: `run` raises StartError with words for a person when an address can't be listened on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import mailgate
+from mailgate import config as configuration
+from mailgate.config import Config, ConfigError
+from mailgate.edge import systemd
+from mailgate.edge.http import Answer, HttpServer, as_json
+from mailgate.edge.listener import Listener
+from mailgate.edge.log import Bridge, EventLog
+from mailgate.edge.mailman import Mailman
+from mailgate.edge.spool import Store
+from mailgate.edge.telemetry import Sample, Telemetry
+from mailgate.ports import SpoolError, Valve
+from mailgate.relay import Relay
+from mailgate.replay import Replay
+
+_BEAT = 0.25  # seconds between two looks at the loop's lag
+_STUCK = 10.0  # seconds without a beat after which /healthz says no
+_CONTROL = 1.0  # seconds until what an operator did in another process is noticed
+_HOUSEKEEPING = 60.0
+_DRAIN_GRACE = 5.0  # seconds past relay.budget
+_FIXED = ("hostname", "relay.lmtp", "relay.smtp", "spool.url", "http.listen")  # taken only at the start
+
+
+class StartError(Exception):
+    """The daemon could not start; the text says why, and which key it comes from."""
+
+
+class Daemon:
+    """One mailgate. `run` returns when it was told to stop."""
+
+    def __init__(self, config: Config, file: Path) -> None:
+        self._file = file
+        self._config = config
+        self._log = EventLog(config.log.format, config.log.level, journal=systemd.under_journald())
+        self._telemetry = Telemetry(self._log)
+        self._valve = Valve()
+        self._upstream = Mailman(config.mailman, config.hostname, self._telemetry)
+        self._spool = Store(config.spool, config.hostname, self._telemetry)
+        self._relay = Relay(config, self._upstream, self._spool, self._valve, self._telemetry)
+        self._replay = Replay(config, self._upstream, self._spool, self._valve, self._telemetry)
+        self._upstream.on_change = self._replay.look
+        self._stop = asyncio.Event()
+        self._listener: Listener | None = None
+        self._beaten = time.monotonic()
+        self._lag = 0.0
+
+    async def run(self) -> None:
+        """Start, serve until SIGTERM or SIGINT, drain, end."""
+        bridge = Bridge(self._log)
+        logging.getLogger().addHandler(bridge)
+        http = None
+        try:
+            await self._open_spool()
+            self._listener = Listener(self._config, self._relay.handle, self._relay.turn_away, self._telemetry)
+            self._telemetry.at_scrape(self._samples)
+            http = self._serve_http()
+            await self._listen()
+            self._catch_signals()
+            async with self._tasks() as replaying:
+                self._telemetry.event("daemon.ready", {"version": mailgate.__version__, "config": str(self._file)})
+                for key in self._config.idle_keys:
+                    self._telemetry.event("config.idle", {"key": key, "cause": "has no effect yet"}, level="warning")
+                systemd.notify("READY=1")
+                await self._stop.wait()
+                await self._drain(replaying)
+        finally:
+            if self._listener:
+                await self._listener.stop()
+            if http:
+                http.close()
+            self._upstream.close()
+            await self._spool.close()
+            logging.getLogger().removeHandler(bridge)
+            self._log.close()
+
+    # the start
+
+    async def _open_spool(self) -> None:
+        try:
+            await self._spool.open()
+            await self._control()
+        except SpoolError as error:
+            self._telemetry.event("spool.failed", {"cause": str(error)}, level="error")
+
+    def _serve_http(self) -> HttpServer:
+        pages = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+        try:
+            return HttpServer(self._config.http.listen, pages, self._telemetry)
+        except OSError as error:
+            raise StartError(str(error.strerror or error)) from error
+
+    async def _listen(self) -> None:
+        assert self._listener is not None
+        try:
+            await self._listener.start()
+        except OSError as error:
+            raise StartError(f"relay.lmtp or relay.smtp: {error.strerror or error}") from error
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    @contextlib.asynccontextmanager
+    async def _tasks(self) -> AsyncIterator[asyncio.Task[None]]:
+        replaying = asyncio.create_task(self._keep("replay", self._replay.run))
+        others = [
+            asyncio.create_task(self._keep(name, task))
+            for name, task in (
+                ("upstream", self._upstream.watch),
+                ("control", self._watch_control),
+                ("housekeeping", self._housekeeping),
+                ("beat", self._beat),
+            )
+        ]
+        try:
+            yield replaying
+        finally:
+            for task in (replaying, *others):
+                task.cancel()
+            await asyncio.gather(replaying, *others, return_exceptions=True)
+
+    async def _keep(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await task()
+                return
+            except Exception:  # noqa: BLE001  a bug in one task must not end the others
+                cause = {"task": name, "trace": traceback.format_exc()}
+                self._telemetry.event("task.failed", cause, level="error")
+                await asyncio.sleep(1)
+
+    # the end
+
+    async def _drain(self, replaying: asyncio.Task[None]) -> None:
+        assert self._listener is not None
+        systemd.notify("STOPPING=1")
+        self._telemetry.event("daemon.draining", {})
+        seconds = self._config.relay.budget + _DRAIN_GRACE
+        self._replay.stop()
+        drained = await self._listener.drain(seconds)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(replaying, _DRAIN_GRACE)
+        self._telemetry.event("daemon.stopped", {"drained": drained}, level="info" if drained else "warning")
+
+    # the reload
+
+    def _reload(self) -> None:
+        try:
+            new = configuration.load(self._file)
+        except ConfigError as error:
+            self._telemetry.event("config.refused", {"problems": error.problems}, level="error")
+            return
+        new, fixed = _with_fixed(new, self._config)
+        self._config = self._relay.config = self._replay.config = new
+        self._upstream.config, self._spool.config = new.mailman, new.spool
+        self._log.level, self._log.form = new.log.level, new.log.format
+        if self._listener:
+            self._listener.config = new
+        self._telemetry.event("config.reloaded", {"needs_restart": fixed})
+
+    # the tasks
+
+    async def _watch_control(self) -> None:
+        while True:
+            await asyncio.sleep(_CONTROL)
+            if not self._spool.is_open:
+                await self._open_spool()
+            else:
+                await self._control()
+
+    async def _control(self) -> None:
+        control = await self._spool.control(time.time())
+        before = (self._valve.paused, self._valve.foreign)
+        self._valve.paused, self._valve.foreign = control.paused, control.foreign
+        if before != (control.paused, control.foreign):
+            fields = {"paused": control.paused, "foreign": control.foreign}
+            self._telemetry.event("replay.valve", fields, level="warning" if any(fields.values()) else "info")
+            self._replay.look()
+
+    async def _housekeeping(self) -> None:
+        while True:
+            if self._spool.is_open:
+                await self._spool.expire(time.time(), self._config.spool.lifetime)
+                await self._spool.purge(time.time())
+            await asyncio.sleep(_HOUSEKEEPING)
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        watchdog = systemd.watchdog_interval()
+        told = 0.0
+        while True:
+            due = loop.time() + _BEAT
+            await asyncio.sleep(_BEAT)
+            self._lag = max(loop.time() - due, 0.0)
+            self._beaten = time.monotonic()
+            self._telemetry.gauge("loop_lag_seconds", self._lag)
+            if watchdog and loop.time() - told >= min(watchdog, 10.0):
+                systemd.notify("WATCHDOG=1")
+                told = loop.time()
+
+    # what is served to Prometheus and to load balancers, from threads of the HTTP server
+
+    def _metrics(self) -> Answer:
+        return 200, "text/plain; version=0.0.4; charset=utf-8", self._telemetry.exposition()
+
+    def _healthz(self) -> Answer:
+        silent = time.monotonic() - self._beaten
+        alive = silent < _STUCK
+        tree = {"alive": alive, "loop_lag_seconds": round(self._lag, 4), "last_beat_seconds": round(silent, 2)}
+        return as_json(200 if alive else 503, tree)
+
+    def _readyz(self) -> Answer:
+        spool = self._spool.problem()
+        feeding = self._upstream.up and not self._valve.paused
+        listening = self._listener is not None and self._listener.listening
+        ready = listening and (feeding or not spool)
+        tree = {
+            "ready": ready,
+            "listening": listening,
+            "mailman": "up" if self._upstream.up else f"down: {self._upstream.reason}",
+            "spool": spool or "ok",
+            "paused": self._valve.paused,
+            "foreign": self._valve.foreign,
+        }
+        return as_json(200 if ready else 503, tree)
+
+    def _samples(self) -> Iterator[Sample]:
+        up = float(self._upstream.up)
+        yield "upstream_up", "1 if the upstream was reached last", (({"upstream": "mailman"}, up),)
+        yield "breaker_open", "1 while mail is spooled without trying", (({"upstream": "mailman"}, 1 - up),)
+        yield "paused", "1 while an operator has paused deliveries", (({}, float(bool(self._valve.paused))),)
+        try:
+            counts = self._spool.counts()
+        except SpoolError:
+            return  # /readyz and the log say why; a gauge that can't be known is absent, not zero
+        states = tuple(({"state": state}, float(n)) for state, n in counts.messages.items())
+        yield "spool_messages", "Messages in the spool with a recipient in this state", states
+        yield "spool_bytes", "Octets of the messages in the spool", (({}, float(counts.bytes)),)
+        age = max(0.0, time.time() - counts.oldest) if counts.oldest else 0.0
+        yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", (({}, age),)
+
+
+def _with_fixed(new: Config, old: Config) -> tuple[Config, list[str]]:
+    """`new` with the values of `old` where a restart is needed, and the keys for which that makes a difference."""
+    changed = []
+    for key in _FIXED:
+        section, _, name = key.rpartition(".")
+        here, there = (getattr(new, section), getattr(old, section)) if section else (new, old)
+        if getattr(here, name) != getattr(there, name):
+            changed.append(key)
+            part = here.model_copy(update={name: getattr(there, name)})
+            new = new.model_copy(update={section: part}) if section else part
+    return new, changed

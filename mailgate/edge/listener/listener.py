@@ -1,0 +1,174 @@
+"""Where the relay door listens, who may come in, and how it ends.
+
+Duty: servers on TCP and unix sockets; peers outside `relay.trusted_peers` and more than `relay.max_connections` are
+answered 421 (a 4xx, so that a wrong setting costs nobody mail); the octets of all messages under way are bounded by
+`relay.max_in_flight`; the relay of an accepted message runs in a task of ours until it has an end.
+How it fails: an address that can't be listened on is OSError with its name, from `start`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from mailgate.config import Config, Endpoint
+from mailgate.core.envelope import Door, Envelope, Peer
+from mailgate.core.message import Message
+from mailgate.core.reply import Reply
+from mailgate.edge.listener.session import Hooks, LMTPSession, Session
+from mailgate.ports import Telemetry
+
+Handle = Callable[[Peer, Envelope, Message], Awaitable[tuple[Reply, ...]]]
+TurnAway = Callable[[Peer, Envelope, Reply, str], tuple[Reply, ...]]
+_BACKLOG = 1024
+
+
+class Listener:
+    """Both relay doors. `config` may be replaced; new sessions go by the new one."""
+
+    def __init__(self, config: Config, handle: Handle, turn_away: TurnAway, telemetry: Telemetry) -> None:
+        self.config = config
+        self.turn_away = turn_away
+        self.telemetry = telemetry
+        self.loop = asyncio.get_running_loop()
+        self.in_flight = 0
+        self._handle = handle
+        self._servers: list[asyncio.Server] = []
+        self._sessions: set[Session] = set()
+        self._tasks: set[asyncio.Task[tuple[Reply, ...]]] = set()
+        self._draining = False
+        self._quiet = asyncio.Event()
+
+    @property
+    def has_room(self) -> bool:
+        """False when the messages under way take more memory than they may."""
+        return self.in_flight < self.config.relay.max_in_flight
+
+    @property
+    def listening(self) -> bool:
+        """True between `start` and `stop`."""
+        return bool(self._servers) and not self._draining
+
+    async def start(self) -> None:
+        """Listen on every address of the configuration."""
+        for endpoint in self.config.relay.lmtp:
+            await self._listen(endpoint, LMTPSession)
+        for endpoint in self.config.relay.smtp:
+            await self._listen(endpoint, Session)
+
+    async def drain(self, seconds: float) -> bool:
+        """Answer what is in flight, send everybody else away with 421; True if all went in time."""
+        self._draining = True
+        for session in tuple(self._sessions):
+            session.say_farewell("421 4.3.2 shutting down", False)
+        try:
+            async with asyncio.timeout(seconds):
+                while self._sessions or self._tasks:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            return False
+        else:
+            return True
+
+    async def stop(self) -> None:
+        """Close everything. What is still relayed goes on in its task until the loop ends."""
+        for server in self._servers:
+            server.close()
+        for session in tuple(self._sessions):
+            session.abort()
+        for endpoint in (*self.config.relay.lmtp, *self.config.relay.smtp):
+            if endpoint.path:
+                Path(endpoint.path).unlink(missing_ok=True)
+
+    # for the sessions
+
+    def admit(self, session: Session, transport: asyncio.BaseTransport) -> str:
+        """Count the session in; the reply that sends it away instead, "" if it may stay."""
+        address = self.address_of(transport.get_extra_info("peername"))
+        if self._draining:
+            return "421 4.3.2 shutting down"
+        if not self._trusted(address):
+            self.telemetry.event("peer.refused", {"peer": address}, level="warning")
+            self.telemetry.count("reasons", reason="untrusted-peer")
+            return f"421 4.7.1 {address} is not one of our trusted peers"
+        if len(self._sessions) >= self.config.relay.max_connections:
+            self.telemetry.event("peer.refused", {"peer": address, "cause": "max_connections"}, level="warning")
+            self.telemetry.count("reasons", reason="too-many-connections")
+            return "421 4.3.2 too many connections, try again later"
+        self._sessions.add(session)
+        self.telemetry.gauge("connections", self._count(session.door), door=session.door)
+        return ""
+
+    def gone(self, session: Session) -> None:
+        """The session's connection has ended."""
+        self._sessions.discard(session)
+        self.telemetry.gauge("connections", self._count(session.door), door=session.door)
+        self._quiet.set()
+
+    async def relay(self, peer: Peer, envelope: Envelope, message: Message, size: int) -> Sequence[Reply]:
+        """Have a message of `size` octets in flight relayed, in a task that outlives the session."""
+        task = self.loop.create_task(self._relayed(peer, envelope, message, size))
+        self._tasks.add(task)
+        task.add_done_callback(self._relayed_once)
+        return await asyncio.shield(task)
+
+    @staticmethod
+    def address_of(peername: object) -> str:
+        """The IP address of a peer's socket name, "" on a unix socket."""
+        return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else ""
+
+    async def _relayed(self, peer: Peer, envelope: Envelope, message: Message, size: int) -> tuple[Reply, ...]:
+        try:
+            return await self._handle(peer, envelope, message)
+        finally:
+            self.in_flight -= size
+
+    def _relayed_once(self, task: asyncio.Task[tuple[Reply, ...]]) -> None:
+        self._tasks.discard(task)
+        self._quiet.set()
+
+    def _trusted(self, address: str) -> bool:
+        if not address:
+            return True  # a unix socket is guarded by its file's mode
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        return any(ip in network for network in self.config.relay.trusted_peers)
+
+    def _count(self, door: Door) -> int:
+        return sum(session.door == door for session in self._sessions)
+
+    async def _listen(self, endpoint: Endpoint, kind: type[Session]) -> None:
+        hooks = Hooks()
+
+        def session() -> Session:
+            return kind(self, hooks)
+
+        if endpoint.path:
+            path = Path(endpoint.path)
+            _clear(path)
+            server = await self.loop.create_unix_server(session, path, backlog=_BACKLOG)
+            path.chmod(0o660)
+        else:
+            server = await self.loop.create_server(session, endpoint.host, endpoint.port, backlog=_BACKLOG)
+        self._servers.append(server)
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket that a dead process left; raises OSError if a living one listens there."""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            raise OSError(f"unix:{path}: there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(f"unix:{path}: another process listens there")

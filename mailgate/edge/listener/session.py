@@ -1,0 +1,291 @@
+"""One session at the relay door, as aiosmtpd's protocol with its slow and its unsafe places replaced.
+
+Replaced: DATA (read in bulk; as many replies as recipients on LMTP, whatever happens, RFC 2033 §4.2), addresses (a
+pattern for the plain ones), replies (each has an enhanced code, RFC 2034, and never more than printable ASCII), the
+answer to an exception (4xx, not 5xx), the ends by time. The relay runs in a task of the listener's own: a peer that
+hangs up ends this session, not the delivery.
+How it fails: an exception in a command is `451 4.3.0` and the event `session.failed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import traceback
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from aiosmtpd.lmtp import LMTP
+from aiosmtpd.smtp import SMTP
+
+from mailgate.core.data import DataReceiver
+from mailgate.core.envelope import Door, Envelope, Peer
+from mailgate.core.message import message
+from mailgate.core.reply import Reply
+from mailgate.edge.listener.wire import Wire
+
+if TYPE_CHECKING:
+    from mailgate.edge.listener.listener import Listener
+
+MAX_COMMAND = 4096  # octets; RFC 5321 §4.5.3.1.4 asks for 512, SMTPUTF8 and VERP for more
+MAX_RECIPIENTS = 1000  # RFC 5321 §4.5.3.1.8 asks for 100
+_PIECE = 256 * 1024  # octets of mail data that are kept together
+_ATEXT = r"[^\x00-\x20\x7f<>()\[\]\\,;:\"@]"
+_PLAIN = re.compile(rf"<({_ATEXT}+@(?:{_ATEXT}+|\[[0-9A-Za-z.:]+\]))>(?: +(.*))?")
+_NULL = re.compile(r"<>(?: +(.*))?")
+_NEEDS_CODE = re.compile(r"([245]\d\d) (?![245]\.\d+\.\d+ )")
+_ENHANCED = {  # RFC 3463, for the replies that aiosmtpd words itself
+    221: "2.0.0", 250: "2.0.0", 252: "2.5.0", 421: "4.3.0", 451: "4.3.0", 452: "4.3.1", 454: "4.7.0",
+    500: "5.5.2", 501: "5.5.4", 502: "5.5.1", 503: "5.5.1", 530: "5.7.0", 552: "5.3.4", 553: "5.1.3", 555: "5.5.4",
+}  # fmt: skip
+
+
+def worded(status: str) -> bytes:
+    """A reply as it goes out: with an enhanced code, in printable ASCII."""
+    found = _NEEDS_CODE.match(status)
+    if found:
+        enhanced = _ENHANCED.get(int(found[1]), f"{found[1][0]}.0.0")
+        status = f"{found[1]} {enhanced} {status[4:]}"
+    text = status.encode("ascii", "backslashreplace")
+    return bytes(c if 32 <= c < 127 else 63 for c in text) + b"\r\n"
+
+
+class Hooks:
+    """What aiosmtpd asks its handler."""
+
+    async def handle_EHLO(  # noqa: N802  aiosmtpd's name
+        self, server: Session, session: Any, _envelope: Any, hostname: str, responses: list[str]
+    ) -> Sequence[bytes]:
+        session.host_name = hostname
+        keywords = [line[4:] for line in responses[1:] if not line.startswith(("250-AUTH", "250 HELP"))]
+        keywords += ["PIPELINING", "ENHANCEDSTATUSCODES"]  # RFC 2033 §5 asks for both
+        lines = [server.hostname, *keywords]
+        return [f"250{'-' if n < len(lines) - 1 else ' '}{line}".encode() for n, line in enumerate(lines)]
+
+    async def handle_MAIL(  # noqa: N802  aiosmtpd's name
+        self, server: Session, _session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        if not server.listener.has_room:
+            return "452 4.3.1 too much mail in flight, try again later"
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 Ok"
+
+    async def handle_RCPT(  # noqa: N802  aiosmtpd's name
+        self, _server: Session, _session: Any, envelope: Any, address: str, _options: list[str]
+    ) -> str:
+        if address == "<>":
+            return "553 5.1.3 the null path is no recipient"
+        if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
+            return "452 4.5.3 too many recipients"  # RFC 5321 §4.5.3.1.10
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 Ok"
+
+
+class Session(SMTP):
+    """The common part of both doors; one instance a connection."""
+
+    door: Door = "smtp"
+    command_size_limit = MAX_COMMAND
+
+    def __init__(self, listener: Listener, hooks: Hooks) -> None:
+        self.listener = listener
+        # aiosmtpd keeps this in the class, where every new connection clears it for the others.
+        self.command_size_limits: dict[str, int] = defaultdict(lambda: MAX_COMMAND)
+        config = listener.config
+        super().__init__(
+            hooks,
+            data_size_limit=config.relay.max_message_size,
+            enable_SMTPUTF8=True,
+            hostname=config.hostname,
+            ident="mailgate LMTP" if self.door == "lmtp" else "mailgate ESMTP",
+            timeout=config.relay.idle_timeout,
+            loop=listener.loop,
+        )
+        self._phase = "command"
+        self._farewell = ""
+        self._refused = False
+        self._wire: Wire | None = None
+        self._end: asyncio.TimerHandle | None = None
+
+    # the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        refusal = self.listener.admit(self, transport)
+        if refusal:
+            self._refused = True
+            assert isinstance(transport, asyncio.WriteTransport)
+            transport.write(worded(refusal))
+            transport.close()
+            return
+        transport.max_size = 32 * 1024  # type: ignore[attr-defined]  # a 256 KiB buffer for each read is slow
+        super().connection_made(transport)
+        self._end = self.loop.call_later(
+            self.listener.config.relay.session_timeout, self.say_farewell, "421 4.4.2 the session took too long", True
+        )
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._refused:
+            return
+        self.listener.gone(self)
+        if self._end:
+            self._end.cancel()
+        super().connection_lost(error)
+
+    def eof_received(self) -> bool | None:
+        # aiosmtpd would end the session here; a client that has said all may still read its replies.
+        if self._refused:
+            return None
+        return asyncio.StreamReaderProtocol.eof_received(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._refused:
+            super().data_received(data)
+
+    def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        super()._cb_client_connected(reader, writer)
+        self._wire = Wire(reader, writer)
+        self._reader = cast("asyncio.StreamReader", self._wire)  # for aiosmtpd's command loop
+
+    @property
+    def wire(self) -> Wire:
+        assert self._wire is not None
+        return self._wire
+
+    # ends by time, and by the daemon's end
+
+    def _timeout_cb(self) -> None:
+        self.say_farewell("421 4.4.2 nothing was heard for too long", True)
+
+    def say_farewell(self, reply: str, even_in_data: bool) -> None:  # noqa: FBT001  called by the loop
+        """End the session with `reply`: now if it waits for a command (or mail data), else behind its replies."""
+        self._farewell = reply
+        if self._phase == "command" or (even_in_data and self._phase == "data"):
+            self._hang_up()
+
+    def abort(self) -> None:
+        """End the session now, whatever it does."""
+        if isinstance(self.transport, asyncio.WriteTransport):
+            self.transport.abort()
+
+    def _hang_up(self) -> None:
+        if self.transport is not None:
+            self._writer.write(worded(self._farewell))
+            self.transport.close()
+
+    # replies
+
+    async def push(self, status: str | bytes) -> None:
+        await self.wire.say(status + b"\r\n" if isinstance(status, bytes) else worded(status))
+        if not isinstance(status, bytes) and status.startswith(("221", "421", "502")):
+            await self.wire.flush()  # aiosmtpd closes behind these
+
+    async def handle_exception(self, error: Exception) -> str:
+        trace = "".join(traceback.format_exception(error))
+        self.listener.telemetry.event("session.failed", {"trace": trace}, level="error")
+        return "451 4.3.0 trouble of our own, try again"
+
+    # addresses
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        if found := _PLAIN.fullmatch(arg):
+            return found[1], found[2] or ""
+        if found := _NULL.fullmatch(arg):
+            return "<>", found[1] or ""
+        address, rest = super()._getaddr(arg)
+        if address is not None and re.search(r"[\x00-\x1f\x7f<>]", address):
+            return None, None
+        return address, rest
+
+    # the message
+
+    async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
+        if await self.check_helo_needed("LHLO" if self.door == "lmtp" else "EHLO"):
+            return
+        envelope = self._taken_envelope()
+        if not envelope.recipients:
+            await self.push("503 5.5.1 no valid recipients")
+            return
+        if arg:
+            await self.push("501 5.5.4 DATA takes no parameter")
+            return
+        await self.push("354 end with <CRLF>.<CRLF>")
+        await self._say(await self._take(envelope), envelope)
+        self._set_post_data_state()  # type: ignore[no-untyped-call]
+        self._phase = "command"
+        if self._farewell:
+            await self.wire.flush()
+            self._hang_up()
+        else:
+            self._reset_timeout()
+
+    def _taken_envelope(self) -> Envelope:
+        taken = self.envelope
+        assert taken is not None
+        sender = taken.mail_from if taken.mail_from and taken.mail_from != "<>" else ""
+        eight_bit = "BODY=8BITMIME" in taken.mail_options
+        return Envelope(sender, tuple(taken.rcpt_tos), smtputf8=bool(taken.smtp_utf8), eight_bit=eight_bit)
+
+    async def _take(self, envelope: Envelope) -> Sequence[Reply]:
+        """Read the message and have it relayed. Replies for all, whatever happens."""
+        assert self.session is not None
+        peer = Peer(self.door, self.listener.address_of(self.session.peer), self.session.host_name or "")
+        try:
+            self._phase = "data"
+            pieces, refusal = await self._receive()
+            self._phase = "relay"
+            if self._timeout_handle is not None:
+                self._timeout_handle.cancel()  # the relay keeps its own time
+            if refusal:
+                return self.listener.turn_away(peer, envelope, *refusal)
+            return await self.listener.relay(peer, envelope, message(pieces), sum(map(len, pieces)))
+        except Exception as error:  # noqa: BLE001  promise 2 and 3: N times 4xx for our own faults
+            self._farewell = await self.handle_exception(error)  # where the peer stands can't be known any more
+            return [Reply(451, "4.3.0", "trouble of our own, try again")] * len(envelope.recipients)
+
+    async def _receive(self) -> tuple[list[bytes], tuple[Reply, str] | None]:
+        """The message's octets in pieces, or the reply that refuses it and the reason: but read to its end."""
+        receiver, listener = DataReceiver(), self.listener
+        limit = listener.config.relay.max_message_size
+        refusal: tuple[Reply, str] | None = None
+        pieces: list[bytes] = []
+        tail = bytearray()
+        size = 0
+        try:
+            while not receiver.done:
+                tail += receiver.feed(await self.wire.some())
+                self._reset_timeout()
+                if size + len(tail) > limit:
+                    refusal = Reply(552, "5.3.4", f"message larger than {limit} octets"), "message-too-large"
+                elif not listener.has_room:
+                    refusal = refusal or (Reply(452, "4.3.1", "too much mail in flight"), "too-much-in-flight")
+                if refusal:
+                    listener.in_flight -= size
+                    size = 0
+                    pieces.clear()
+                    tail.clear()
+                elif len(tail) >= _PIECE or receiver.done:
+                    listener.in_flight += len(tail)
+                    size += len(tail)
+                    pieces.append(bytes(tail))
+                    tail.clear()
+        except BaseException:
+            listener.in_flight -= size
+            raise
+        self.wire.unread(receiver.rest)
+        return pieces, refusal
+
+    async def _say(self, replies: Sequence[Reply], envelope: Envelope) -> None:
+        """RFC 2033 §4.2: LMTP has a reply for each recipient; SMTP has one for all."""
+        assert len(replies) == len(envelope.recipients)
+        said = replies if self.door == "lmtp" else replies[:1]
+        await self.wire.say(b"".join(worded(str(reply)) for reply in said))
+
+
+class LMTPSession(Session, LMTP):
+    """LMTP: LHLO instead of HELO and EHLO."""
+
+    door: Door = "lmtp"
+    smtp_HELO = LMTP.smtp_HELO  # noqa: N815  aiosmtpd's name
+    smtp_EHLO = LMTP.smtp_EHLO  # noqa: N815  aiosmtpd's name

@@ -1,0 +1,111 @@
+"""Events as lines on stderr: JSON for machines, text for people. Written by a thread, so a stuck reader stalls nobody.
+
+How it fails: when the reader does not keep up, the newest lines are dropped once _MOST wait, and the number of those
+dropped is said (`log.dropped`) as soon as lines go out again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal, TextIO
+
+from mailgate.core.envelope import printable
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3}  # sd-daemon(3)
+_MOST = 10_000
+
+
+class EventLog:
+    """Writes events; `level` and `format` may be changed while it runs."""
+
+    def __init__(
+        self,
+        form: Literal["json", "text"] = "json",
+        level: str = "info",
+        stream: TextIO | None = None,
+        *,
+        journal: bool = False,
+    ) -> None:
+        self.form = form
+        self.level = level
+        self._stream = stream or sys.stderr
+        self._journal = journal
+        self._queue: queue.Queue[str | None] = queue.Queue(_MOST)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def event(self, name: str, fields: Mapping[str, object], level: str = "info") -> None:
+        """Write one event, if its level is not below ours."""
+        if _LEVELS[level] < _LEVELS[self.level]:
+            return
+        now = datetime.now(UTC)
+        line = as_json(now, name, level, fields) if self.form == "json" else as_text(now, name, level, fields)
+        if self._journal:
+            line = f"<{_PRIORITY[level]}>{line}"
+        try:
+            if self._dropped:
+                count, self._dropped = self._dropped, 0
+                self._queue.put_nowait(as_json(now, "log.dropped", "warning", {"lines": count}))
+            self._queue.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, for a second at most."""
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(1)
+
+    def _write(self) -> None:
+        more: str | None = ""
+        while more is not None and (line := self._queue.get()) is not None:
+            lines = [line]
+            while not self._queue.empty() and len(lines) < 100 and (more := self._queue.get()) is not None:
+                lines.append(more)
+            try:
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                self._dropped += len(lines)  # nobody reads stderr any more: the count is all that is left to keep
+
+
+class Bridge(logging.Handler):
+    """Lets what libraries say through Python's logging become events (`library.warning`, `library.error`)."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        fields: dict[str, object] = {"library": record.name, "text": record.getMessage()}
+        if record.exc_info:
+            fields["trace"] = logging.Formatter().formatException(record.exc_info)
+        self._log.event(f"library.{level}", fields, level)
+
+
+def as_json(now: datetime, name: str, level: str, fields: Mapping[str, object]) -> str:
+    """One object a line, ASCII only, whatever the fields hold."""
+    known = {"time": now.isoformat(timespec="milliseconds"), "level": level, "event": name}
+    return json.dumps(known | dict(fields), default=str)
+
+
+def as_text(now: datetime, name: str, level: str, fields: Mapping[str, object]) -> str:
+    """The same for a terminal."""
+    said = " ".join(f"{key}={_value(value)}" for key, value in fields.items() if value not in ("", [], {}))
+    return f"{now.strftime('%H:%M:%S.%f')[:-3]} {level:7} {name} {said}"
+
+
+def _value(value: object) -> str:
+    text = printable(value) if isinstance(value, str) else json.dumps(value, default=str)
+    return f'"{text}"' if isinstance(value, str) and " " in text else text

@@ -1,0 +1,249 @@
+"""The story of one message at the relay door, from the final dot to the replies.
+
+Promises kept here: a 250 only for what Mailman took or the disk has (1); our own trouble is a 4xx (2); as many replies
+as recipients on every path (3); octets stay as they are but for our header (4); an end within `relay.budget` (6).
+How it fails: whatever goes wrong, `handle` returns replies; a bug is a 451 for all and the event `message.failed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mailgate.config import Config
+from mailgate.core import answer, headers
+from mailgate.core.envelope import Envelope, Peer, printable
+from mailgate.core.facts import of_message
+from mailgate.core.ids import gate_id
+from mailgate.core.message import Message
+from mailgate.core.outcome import Outcome, Result
+from mailgate.core.reply import Reply
+from mailgate.core.rules import decide
+from mailgate.core.triage import all_alike, silence
+from mailgate.core.verdict import Action, Decision
+from mailgate.ports import Facts, Parked, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
+
+_GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
+
+
+def new_gate_id() -> str:
+    """A fresh gate id."""
+    return gate_id(time.time(), secrets.randbits(40))
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One message on its way: what every step needs to know."""
+
+    id: str
+    peer: Peer
+    envelope: Envelope
+    message: Message
+    facts: Facts
+    arrived: float  # seconds since the epoch
+    deadline: float  # of the loop's clock
+
+
+class Relay:
+    """Judge, stamp, deliver or spool, answer. `config` may be replaced while messages are under way."""
+
+    def __init__(
+        self,
+        config: Config,
+        upstream: Upstream,
+        spool: Spool,
+        valve: Valve,
+        telemetry: Telemetry,
+        new_id: Callable[[], str] = new_gate_id,
+    ) -> None:
+        self.config = config
+        self._upstream = upstream
+        self._spool = spool
+        self._valve = valve
+        self._telemetry = telemetry
+        self._new_id = new_id
+
+    async def handle(self, peer: Peer, envelope: Envelope, message: Message) -> tuple[Reply, ...]:
+        """A reply for each recipient of the envelope, in order, duplicates included (on the SMTP door all the same)."""
+        started = asyncio.get_running_loop().time()
+        case = _Case(
+            id=self._new_id(),
+            peer=peer,
+            envelope=replace(envelope, recipients=tuple(dict.fromkeys(envelope.recipients))),
+            message=message,
+            facts=Facts(),
+            arrived=time.time(),
+            deadline=started + self.config.relay.budget,
+        )
+        try:
+            said = await self._story(case)
+        except Exception:  # noqa: BLE001  promise 2: any bug of ours is a 4xx
+            self._telemetry.event("message.failed", {"id": case.id, "trace": traceback.format_exc()}, level="error")
+            self._telemetry.count("messages", door=peer.door, verdict="failed")
+            said = dict.fromkeys(case.envelope.recipients, (answer.DEFERRED, answer.trouble(case.id)))
+        self._telemetry.observe("stage_seconds", asyncio.get_running_loop().time() - started, stage="total")
+        for word, _ in said.values():
+            self._telemetry.count("recipients", outcome=word)
+        return tuple(said[recipient][1] for recipient in envelope.recipients)
+
+    def turn_away(self, peer: Peer, envelope: Envelope, reply: Reply, reason: str) -> tuple[Reply, ...]:
+        """The replies for a message that the door had to refuse unread (too large, no room), told like any other."""
+        action = Action.REJECT if reply.permanent else Action.DEFER
+        self._telemetry.count("messages", door=peer.door, verdict=action.name.lower())
+        self._telemetry.count("reasons", reason=reason)
+        case = _Case(self._new_id(), peer, envelope, Message(b"", ()), Facts(), time.time(), 0.0)
+        said = self._turned_away(case, Decision(action, (reason,), reply))
+        for word, _ in said.values():
+            self._telemetry.count("recipients", outcome=word)
+        return tuple(said[recipient][1] for recipient in envelope.recipients)
+
+    async def _story(self, case: _Case) -> dict[str, tuple[str, Reply]]:
+        case = replace(case, facts=_remembered(case.message))
+        self._telemetry.observe("message_bytes", case.message.size)
+        decision = decide(of_message(case.message))
+        self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.name.lower())
+        for reason in decision.reasons:
+            self._telemetry.count("reasons", reason=reason)
+        if decision.action in {Action.REJECT, Action.DEFER}:
+            return self._turned_away(case, decision)
+        case = replace(case, message=self._stamped(case))
+        if decision.action is Action.HOLD:
+            return await self._held(case, decision)
+        outcomes = await self._deliver(case)
+        said = await self._answer(case, outcomes)
+        self._tell(case, said, outcomes)
+        return said
+
+    # judge
+
+    def _turned_away(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+        reply = answer.refused(case.id, decision.reply) if decision.reply else answer.trouble(case.id)
+        word = answer.REJECTED if decision.action is Action.REJECT else answer.DEFERRED
+        said = dict.fromkeys(case.envelope.recipients, (word, reply))
+        self._tell(case, said, {}, reasons=decision.reasons)
+        return said
+
+    async def _held(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+        why = ", ".join(decision.reasons)
+        refusal = await self._park(case, [Parked(r, "held", why) for r in case.envelope.recipients])
+        word, reply = (answer.DEFERRED, refusal) if refusal else (answer.HELD, answer.held(case.id))
+        said = dict.fromkeys(case.envelope.recipients, (word, reply))
+        self._tell(case, said, {}, reasons=decision.reasons)
+        return said
+
+    # stamp
+
+    def _stamped(self, case: _Case) -> Message:
+        hostname = self.config.hostname
+        ours = headers.received(case.envelope, case.peer, hostname, case.id, case.arrived)
+        ours += headers.field("X-Mailgate-Id", case.id)
+        return replace(case.message, head=ours + headers.cut(case.message.head, hostname))
+
+    # deliver
+
+    async def _deliver(self, case: _Case) -> dict[str, Outcome]:
+        recipients = case.envelope.recipients
+        if self._valve.paused:
+            paused = all_alike(Result.UNREACHED, silence(f"paused: {self._valve.paused}"), len(recipients))
+            return dict(zip(recipients, paused, strict=True))
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        deadline = case.deadline - _reserve(self.config.relay.budget)
+        try:
+            async with asyncio.timeout_at(deadline + _GRACE):
+                outcomes = await self._upstream.deliver(case.envelope, case.message, deadline)
+        except TimeoutError:
+            outcomes = all_alike(Result.UNCERTAIN, silence("no outcome in time"), len(recipients), alone=True)
+        self._telemetry.observe("stage_seconds", loop.time() - started, stage="upstream")
+        return dict(zip(recipients, outcomes, strict=True))
+
+    # spool and answer
+
+    async def _answer(self, case: _Case, outcomes: dict[str, Outcome]) -> dict[str, tuple[str, Reply]]:
+        parked = answer.to_park(case.peer.door, outcomes)
+        unparked = None
+        if parked:
+            unparked = await self._park(case, [_parked(r, state, outcomes[r]) for r, state in parked.items()])
+        return answer.replies(case.peer.door, case.id, outcomes, parked, unparked)
+
+    async def _park(self, case: _Case, parked: list[Parked]) -> Reply | None:
+        """Put it into the spool; the reply if that failed, None if it is on disk."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        left = max(case.deadline - started, _GRACE)
+        try:
+            async with asyncio.timeout(left + _GRACE):
+                await self._spool.store(case.id, case.envelope, case.message, parked, case.facts, case.arrived, left)
+        except SpoolFull as error:
+            self._telemetry.event("spool.full", {"id": case.id, "cause": str(error)}, level="error")
+            return answer.no_space(case.id)
+        except (SpoolError, TimeoutError) as error:
+            self._telemetry.event("spool.failed", {"id": case.id, "cause": str(error) or "timeout"}, level="error")
+            return answer.trouble(case.id)
+        finally:
+            self._telemetry.observe("stage_seconds", loop.time() - started, stage="spool")
+        return None
+
+    # tell
+
+    def _tell(
+        self,
+        case: _Case,
+        said: dict[str, tuple[str, Reply]],
+        outcomes: dict[str, Outcome],
+        reasons: tuple[str, ...] = (),
+    ) -> None:
+        """The one line that a message leaves in the log; its name is the worst that befell a recipient."""
+        words = {word for word, _ in said.values()}
+        order = (answer.DEFERRED, answer.REJECTED, answer.HELD, answer.SPOOLED, answer.DELIVERED)
+        worst = next(word for word in order if word in words)
+        calm = worst in {answer.DELIVERED, answer.HELD}
+        self._telemetry.event(
+            f"message.{worst}",
+            {
+                "id": case.id,
+                "exim_id": case.facts.exim_id,
+                "message_id": case.facts.message_id,
+                "door": case.peer.door,
+                "peer": case.peer.address,
+                "sender": printable(case.envelope.sender),
+                "recipients": {printable(r): _told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()},
+                "bytes": case.message.size,
+                "reasons": list(reasons),
+            },
+            level="info" if calm else "warning",
+        )
+
+
+def _remembered(message: Message) -> Facts:
+    if not message.bounded:
+        return Facts()
+    message_id = headers.first(message.head, b"message-id").decode("utf-8", "replace")
+    return Facts(exim_id=headers.exim_id(message.head), message_id=printable(message_id)[:250])
+
+
+def _reserve(budget: float) -> float:
+    """Seconds of the budget that are kept for the spool."""
+    return min(10.0, budget / 3)
+
+
+def _parked(recipient: str, state: str, outcome: Outcome) -> Parked:
+    return Parked(
+        recipient,
+        state,
+        str(outcome.reply),
+        uncertain=outcome.result is Result.UNCERTAIN,
+        attempts=0 if outcome.result is Result.UNREACHED else 1,
+        alone=outcome.alone,
+    )
+
+
+def _told(word: str, reply: Reply, outcome: Outcome | None) -> str:
+    if outcome is None or outcome.result in {Result.DELIVERED, Result.REFUSED}:
+        return f"{word}: {reply}"
+    mark = "uncertain, " if outcome.result is Result.UNCERTAIN else ""
+    return f"{word}: {mark}{outcome.reply}"

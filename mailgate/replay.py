@@ -1,0 +1,177 @@
+"""The story of one spooled message: claimed, loaded, delivered again, settled. And the run that goes through them all.
+
+Promises: oldest first; what is about to be sent has been written down as leased before, so that a crash leaves it
+`uncertain` and not forgotten; fresh mail goes first; nothing is replayed while the breaker is open, while paused, or
+from a spool that belongs to another gate; a write that fails is made again until it holds.
+How it fails: trouble with one message never stops the rest (`replay.failed`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import traceback
+from collections.abc import Sequence
+
+from mailgate.config import Config
+from mailgate.core.envelope import Envelope, printable
+from mailgate.core.message import Message
+from mailgate.core.outcome import Outcome, Result
+from mailgate.core.retry import delay
+from mailgate.ports import Claimed, Settlement, Spool, SpoolError, Telemetry, Upstream, Valve
+
+_AHEAD = 8  # messages claimed at once for each that is sent at a time: they share one commit
+_SETTLE_AGAIN = 1.0  # seconds between two tries to write down what became of a message
+_LOOK_AGAIN = 1.0  # seconds; what another process made due is noticed after that
+
+
+class Replay:
+    """Replays what is due, for as long as `run` runs. `config` may be replaced."""
+
+    def __init__(self, config: Config, upstream: Upstream, spool: Spool, valve: Valve, telemetry: Telemetry) -> None:
+        self.config = config
+        self._upstream = upstream
+        self._spool = spool
+        self._valve = valve
+        self._telemetry = telemetry
+        self._changed = asyncio.Event()
+        self._next_start = 0.0
+        self._stopping = False
+
+    def look(self) -> None:
+        """Something may have become due, or possible: don't wait for the next look."""
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Let `run` return when what is being sent has an end; the rest of the batch is given back."""
+        self._stopping = True
+        self.look()
+
+    async def run(self) -> None:
+        """Look, claim, replay, until `stop`."""
+        while not self._stopping:
+            self._changed.clear()
+            if self._may() and await self.run_once():
+                continue
+            try:
+                async with asyncio.timeout(_LOOK_AGAIN):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def run_once(self) -> int:
+        """Replay one batch of what is due; how many messages that were."""
+        most = self.config.replay.concurrency * _AHEAD
+        try:
+            batch = await self._spool.claim(time.time(), most)
+        except SpoolError as error:
+            self._telemetry.event("replay.failed", {"cause": str(error)}, level="error")
+            return 0
+        queue = list(reversed(batch))
+
+        async def work() -> None:
+            while queue:
+                await self._safely(queue.pop())
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(self.config.replay.concurrency, len(batch))):
+                group.create_task(work())
+        return len(batch)
+
+    def _may(self) -> bool:
+        return not self._stopping and self._upstream.up and not self._valve.paused and not self._valve.foreign
+
+    async def _safely(self, claimed: Claimed) -> None:
+        try:
+            await self._replay(claimed)
+        except Exception:  # noqa: BLE001  one message's trouble is not the next one's
+            cause = {"id": claimed.id, "trace": traceback.format_exc()}
+            self._telemetry.event("replay.failed", cause, level="error")
+            await self._settle(claimed, [_later(number, time.time() + 60) for number in claimed.numbers])
+
+    async def _replay(self, claimed: Claimed) -> None:
+        if not self._may():
+            await self._settle(claimed, [_later(number, time.time()) for number in claimed.numbers])
+            return
+        message = await self._spool.load(claimed.id)
+        if message is None:
+            return  # set aside and reported by the spool
+        await self._pace()
+        outcomes = await self._deliver(claimed, message)
+        settlements = [
+            self._settlement(number, attempts, outcome)
+            for number, attempts, outcome in zip(claimed.numbers, claimed.attempts, outcomes, strict=True)
+        ]
+        await self._settle(claimed, settlements)
+        self._tell(claimed, settlements)
+
+    async def _pace(self) -> None:
+        if self.config.replay.rate:
+            now = time.monotonic()
+            self._next_start = max(now, self._next_start + 1 / self.config.replay.rate)
+            await asyncio.sleep(self._next_start - now)
+
+    async def _deliver(self, claimed: Claimed, message: Message) -> Sequence[Outcome]:
+        if not claimed.alone:
+            return await self._send(claimed.envelope, message)
+        outcomes: list[Outcome] = []
+        for recipient in claimed.envelope.recipients:
+            outcomes += await self._send(claimed.envelope.only((recipient,)), message)
+        return outcomes
+
+    async def _send(self, envelope: Envelope, message: Message) -> tuple[Outcome, ...]:
+        mailman = self.config.mailman
+        patience = mailman.connect_timeout + mailman.reply_timeout * (len(envelope.recipients) + 4)
+        deadline = asyncio.get_running_loop().time() + patience
+        return await self._upstream.deliver(envelope, message, deadline, background=True)
+
+    def _settlement(self, number: int, attempts: int, outcome: Outcome) -> Settlement:
+        self._telemetry.count("replays", outcome=outcome.result)
+        reply, spool = str(outcome.reply), self.config.spool
+        if outcome.result is Result.DELIVERED:
+            return Settlement(number, "delivered", reply)
+        if outcome.result is Result.REFUSED:
+            return Settlement(number, "failed", reply)
+        if outcome.result is Result.UNREACHED:
+            return Settlement(number, "pending", reply, next_attempt=time.time() + 1, tried=False, alone=outcome.alone)
+        later = time.time() + delay(attempts + 1, spool.retry_first, spool.retry_max, random.random())
+        uncertain = outcome.result is Result.UNCERTAIN
+        return Settlement(number, "pending", reply, uncertain=uncertain, next_attempt=later, alone=outcome.alone)
+
+    async def _settle(self, claimed: Claimed, settlements: Sequence[Settlement]) -> None:
+        while True:
+            try:
+                await self._spool.settle(claimed.id, settlements, time.time())
+                return
+            except SpoolError as error:
+                cause = {"id": claimed.id, "cause": f"could not write down what became of it: {error}"}
+                self._telemetry.event("replay.failed", cause, level="error")
+                await asyncio.sleep(_SETTLE_AGAIN)
+
+    def _tell(self, claimed: Claimed, settlements: Sequence[Settlement]) -> None:
+        words = {_word(settlement) for settlement in settlements}
+        worst = next(word for word in ("failed", "uncertain", "deferred", "delivered") if word in words)
+        pairs = zip(claimed.envelope.recipients, settlements, strict=True)
+        self._telemetry.event(
+            f"replay.{worst}",
+            {
+                "id": claimed.id,
+                "exim_id": claimed.facts.exim_id,
+                "message_id": claimed.facts.message_id,
+                "sender": printable(claimed.envelope.sender),
+                "recipients": {printable(r): f"{_word(s)}: {s.reply}" for r, s in pairs},
+                "age_seconds": round(time.time() - claimed.received, 1),
+            },
+            level="info" if worst == "delivered" else "warning",
+        )
+
+
+def _word(settlement: Settlement) -> str:
+    if settlement.state == "pending":
+        return "uncertain" if settlement.uncertain else "deferred"
+    return settlement.state
+
+
+def _later(number: int, when: float) -> Settlement:
+    return Settlement(number, "pending", "", next_attempt=when, tried=False)
