@@ -1,0 +1,45 @@
+"""The octets of a spooled message, a piece at a time, checked against the digest they were stored with.
+
+What is not what was stored raises SpoolDamaged, at the latest after the last piece.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, bindparam, select
+
+from mailgate.core.message import Message, message
+from mailgate.edge.spool.errors import SpoolDamaged
+from mailgate.edge.spool.schema import bodies, messages
+
+_HEAD = select(messages.c.size, messages.c.parts, messages.c.digest, messages.c.settled).where(
+    messages.c.id == bindparam("of")
+)
+_PART = select(bodies.c.data).where(bodies.c.message_id == bindparam("of"), bodies.c.part == bindparam("which"))
+
+
+def pieces(connection: Connection, gate_id: str) -> Iterator[bytes]:
+    """The message's octets, 1 MiB at most at a time."""
+    head = connection.execute(_HEAD, {"of": gate_id}).one_or_none()
+    if head is None:
+        raise SpoolDamaged(f"{gate_id}: no such message")
+    if head.settled is not None:
+        raise SpoolDamaged(f"{gate_id}: the content has been removed: every recipient is settled")
+    sha = hashlib.sha256()
+    size = 0
+    for part in range(head.parts):
+        data = connection.scalar(_PART, {"of": gate_id, "which": part})
+        if not isinstance(data, bytes):
+            raise SpoolDamaged(f"{gate_id}: piece {part + 1} of {head.parts} is missing")
+        sha.update(data)
+        size += len(data)
+        yield data
+    if sha.digest() != head.digest or size != head.size:
+        raise SpoolDamaged(f"{gate_id}: the content is not what was stored (SHA-256 differs)")
+
+
+def load(connection: Connection, gate_id: str) -> Message:
+    """The whole message."""
+    return message(pieces(connection, gate_id))

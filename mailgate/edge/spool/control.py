@@ -1,0 +1,93 @@
+"""What steers replay and stands in the file itself: the pause, and whose spool this is.
+
+Both are read from the file each time, so a running daemon notices what a verb in another process wrote. Functions
+of a connection, for any transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from mailgate.edge.spool.schema import CORRUPT, FAILED, HELD, PENDING, meta, recipients
+
+_PARTS = {"machine": "machine", "host": "host name", "path": "path", "inode": "file"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Replay and delivery are paused: why, from when, until when (None: until `resume`), in seconds since 1970."""
+
+    reason: str
+    since: float
+    until: float | None
+
+
+def read(connection: Connection, key: str) -> str:
+    """A value of `meta`, "" if there is none."""
+    return str(connection.scalar(select(meta.c.value).where(meta.c.key == key)) or "")
+
+
+def write(connection: Connection, key: str, value: str) -> None:
+    """Set a value of `meta`."""
+    changed = connection.execute(update(meta).where(meta.c.key == key).values(value=value))
+    if not changed.rowcount:
+        connection.execute(insert(meta).values(key=key, value=value))
+
+
+def touch(connection: Connection) -> None:
+    """Write something of no meaning."""
+    write(connection, "touched", str(int(read(connection, "touched") or 0) + 1))
+
+
+def pause(connection: Connection, reason: str, until: float | None, now: float) -> None:
+    """Pause until `until`, or until it is resumed. A pause that is there already is replaced."""
+    write(connection, "pause", json.dumps(asdict(Pause(reason, now, until))))
+
+
+def resume(connection: Connection, now: float) -> Pause | None:
+    """End the pause; it is returned if there was one."""
+    was = paused(connection, now)
+    connection.execute(delete(meta).where(meta.c.key == "pause"))
+    return was
+
+
+def paused(connection: Connection, now: float) -> Pause | None:
+    """The pause that holds at `now`."""
+    value = read(connection, "pause")
+    found = Pause(**json.loads(value)) if value else None
+    return None if found is None or (found.until is not None and found.until <= now) else found
+
+
+def foreign(connection: Connection, mark: dict[str, str]) -> str:
+    """Why this file is not the one its gate made, for people; "" if it is. `mark` is what this gate would write."""
+    value = read(connection, "owner")
+    owner: dict[str, Any] = json.loads(value) if value else {}
+    if owner.get("copy"):
+        return f"this spool is a copy that was made of {owner.get('path')} on {owner.get('host')}"
+    differing = [part for part in _PARTS if owner.get(part) != mark.get(part)]
+    if not differing:
+        return ""
+    was = ", ".join(f"{_PARTS[part]} {owner.get(part)!r}" for part in differing)
+    now = ", ".join(f"{_PARTS[part]} {mark.get(part)!r}" for part in differing)
+    return f"this spool was written with {was}; here it is {now}"
+
+
+def disown(connection: Connection) -> None:
+    """Mark this file as a copy, wherever it is put."""
+    owner: dict[str, Any] = json.loads(read(connection, "owner") or "{}")
+    write(connection, "owner", json.dumps(owner | {"copy": True}))
+
+
+def adopt(connection: Connection, mark: dict[str, str], *, uncertain: bool) -> int:
+    """Make this file ours. With `uncertain` all that waits is marked as maybe delivered by the other gate; the
+    number of recipients so marked is returned.
+    """
+    write(connection, "owner", json.dumps(mark))
+    if not uncertain:
+        return 0
+    waiting = (recipients.c.state.in_((PENDING, HELD, FAILED, CORRUPT)), recipients.c.uncertain.is_(False))
+    return connection.execute(update(recipients).where(*waiting).values(uncertain=True)).rowcount

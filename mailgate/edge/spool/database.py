@@ -1,0 +1,184 @@
+"""The spool's file, open: connections for reading and writing, the lock, the mark of its owner.
+
+The daemon opens it to serve (exclusive lock, made if it is missing); operator verbs open it beside the daemon.
+All that is written goes through BEGIN IMMEDIATE, so what a transaction has read stays true until it commits.
+Fails with SpoolError in clear words: missing directory, no permission, not a database, a newer schema, in use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.pool import NullPool, QueuePool
+
+from mailgate.edge.spool import place, schema
+from mailgate.edge.spool.errors import SpoolAbsent, code, said, translated, translating
+from mailgate.ports import SpoolError
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT = 5.0  # seconds to wait for another process's write; verbs write in small steps
+LOG_KEPT = 64 * 2**20  # octets of the write-ahead log's file that are kept for the next messages
+READERS = 4
+
+
+class Database:
+    """An open spool. `run` names this process's leases. Threads may share it."""
+
+    def __init__(self, path: Path, hostname: str, *, serve: bool) -> None:
+        """Open the spool at `path`; `hostname` is the gate's. With `serve` it is made if missing, and locked."""
+        self.path = path
+        self.run = secrets.token_hex(8)
+        self.created = False
+        self._lock: place.Lock | None = None
+        self._engines: list[Engine] = []
+        self._mark: dict[str, str] = {}
+        with translating(f"opening {path}"):
+            self._check(serve=serve)
+            try:
+                self._open(hostname, serve=serve)
+            except BaseException:
+                self.close()
+                raise
+
+    def _check(self, *, serve: bool) -> None:
+        directory = self.path.parent
+        if not directory.is_dir():
+            raise SpoolError(f"{directory}: no such directory: make it, writable for mailgate (spool.url)")
+        try:
+            mode = self.path.stat().st_mode
+        except FileNotFoundError:
+            if not serve:
+                raise SpoolAbsent(f"{self.path}: there is no spool (spool.url)") from None
+            if not os.access(directory, os.W_OK | os.X_OK):
+                raise SpoolError(f"{directory}: not writable for mailgate (spool.url)") from None
+            return
+        if not stat.S_ISREG(mode):
+            raise SpoolError(f"{self.path}: not a file (spool.url)")
+        for where in (directory, self.path):
+            if not os.access(where, os.R_OK | os.W_OK):
+                raise SpoolError(f"{where}: not readable and writable for mailgate (spool.url)")
+
+    def _open(self, hostname: str, *, serve: bool) -> None:
+        if serve:
+            self._lock = place.Lock(self.path)
+        if not self.path.exists():
+            # Before SQLite has it open: closing any other handle of the file later would drop SQLite's locks on it.
+            os.close(place.create(self.path))
+        self._mark = place.fingerprint(self.path, hostname)
+        first = {"owner": json.dumps(self._mark), "instance": secrets.token_hex(8)}
+        self.writing = self._engine(NullPool)
+        self.reading = self._engine(QueuePool, pool_size=READERS, max_overflow=READERS, pool_timeout=BUSY_TIMEOUT)
+        try:
+            self.created = self.write(lambda connection: schema.prepare(connection, first), "opening")
+        except SpoolError as error:
+            cause = error.__cause__
+            if cause is not None and code(cause) == "SQLITE_NOTADB":
+                raise SpoolError(f"{self.path}: not a database: {said(cause)}") from cause
+            raise SpoolError(f"{self.path}: {error}") from cause
+        place.sync_directory(self.path.parent)
+        self._identity = self._seen()
+
+    def _engine(self, pool: type[NullPool | QueuePool], **options: Any) -> Engine:
+        engine = create_engine(
+            URL.create("sqlite", database=str(self.path)),
+            poolclass=pool,
+            connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
+            **options,
+        )
+        writes = pool is NullPool
+        event.listen(engine, "connect", _configure)
+        event.listen(engine, "begin", _begin_writing if writes else _begin_reading)
+        self._engines.append(engine)
+        return engine
+
+    @property
+    def owner_mark(self) -> dict[str, str]:
+        """The mark of this gate on this file, to compare with the one the file carries."""
+        return self._mark
+
+    def write(self, job: Callable[[Connection], T], doing: str = "writing") -> T:
+        """Run `job` in a transaction of its own, in this thread, and commit it. Raises SpoolError."""
+        with translating(doing), self.writing.connect() as connection:
+            transaction = connection.begin()
+            try:
+                result = job(connection)
+                transaction.commit()
+            except BaseException:
+                roll_back(connection)
+                raise
+            return result
+
+    def read(self, job: Callable[[Connection], T], doing: str = "reading") -> T:
+        """Run `job` on one consistent state of the spool, in this thread. Raises SpoolError."""
+        with translating(doing), self.reading.connect() as connection, connection.begin():
+            return job(connection)
+
+    def _seen(self) -> tuple[int, int] | None:
+        try:
+            state = self.path.stat()
+        except OSError:
+            return None
+        return state.st_dev, state.st_ino
+
+    @property
+    def replaced(self) -> bool:
+        """True when the path no longer leads to the file that is open: what we write would be lost on closing."""
+        return self._seen() != self._identity
+
+    def close(self) -> None:
+        """Let go of the file and the lock."""
+        for engine in self._engines:
+            engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def roll_back(connection: Connection) -> None:
+    """End the transaction, whatever state it is in. Raises SpoolError if the database will not even do that."""
+    try:
+        transaction = connection.get_transaction()
+        if transaction is not None:
+            transaction.rollback()
+        # After a COMMIT that failed SQLAlchemy has forgotten the transaction, the database may still be in it.
+        connection.connection.rollback()
+    except Exception as error:
+        raise translated(error, "rolling back") from error
+
+
+def reusable(connection: Connection) -> int:
+    """Octets inside the file that are free to be used again."""
+    pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0
+    return int(pages) * int(connection.exec_driver_sql("PRAGMA page_size").scalar() or 0)
+
+
+def _configure(handle: Any, _record: object) -> None:
+    handle.isolation_level = None  # the module must not begin transactions by itself: `_begin_…` do
+    cursor = handle.cursor()
+    for pragma in (
+        "auto_vacuum = INCREMENTAL",  # only heeded in an empty file; lets the disk come back after an outage
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        f"journal_size_limit = {LOG_KEPT}",
+        "secure_delete = FAST",  # Debian's default writes zeros over a message's pages, as much I/O as storing it
+        "trusted_schema = OFF",
+        "cell_size_check = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_writing(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_reading(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

@@ -1,0 +1,153 @@
+"""Where the spool lies: the directory's limits, the ballast, the lock, and whose file it is.
+
+Fails with SpoolError and words that name the file or the key. The ballast is space kept for a full disk: giving it
+up lets what is spooled still be claimed, settled and so removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailgate.config import SpoolConfig
+from mailgate.core.units import said_octets
+from mailgate.edge.spool.errors import SpoolBusy
+from mailgate.ports import SpoolError
+
+BALLAST = 8 * 2**20  # octets: about two hundred settled messages between two checkpoints
+MODE = 0o640
+MIN_INODES = 1000  # or a hundredth of them where there are few
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A file of ours next to the database."""
+    return path.with_name(path.name + ending)
+
+
+def create(path: Path, mode: int = MODE) -> int:
+    """Open a file for writing, made if it is missing, owned as the directory's other files are."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+    if os.geteuid() == 0:
+        # A verb run by root must not leave a file behind that the daemon's user can not open.
+        owner = path.parent.stat()
+        os.fchown(handle, owner.st_uid, owner.st_gid)
+    return handle
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the directory's entries durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Lock:
+    """Held by the one process that claims from this spool. Ends with the process, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = create(beside(path, ".lock"))
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._handle)
+            raise SpoolBusy(f"{path}: the spool is in use by process {holder or 'unknown'}") from error
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let another process have the spool."""
+        os.close(self._handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a store may still use. `free` and `total` in octets; `inodes` -1 where the file system does not count."""
+
+    free: int
+    total: int
+    inodes: int
+    all_inodes: int
+
+
+def room(path: Path) -> Room:
+    """The room on the disk of `path`."""
+    state = os.statvfs(path.parent)
+    inodes = state.f_favail if state.f_files else -1
+    return Room(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, inodes, state.f_files)
+
+
+def refusal(config: SpoolConfig, room: Room, spooled: int, more: int, reusable: int) -> str:
+    """Why `more` octets may not be added to the `spooled` ones, naming the key; "" if they may.
+
+    `reusable` are free octets inside the database's own file. Twice the size has to fit: once in the write-ahead
+    log and once in the file, or else the log could not be written back and nothing could be settled any more.
+    """
+    if spooled + more > config.max_bytes:
+        return (
+            f"spool.max_bytes: {said_octets(spooled)} of {said_octets(config.max_bytes)} are in use, "
+            f"{said_octets(more)} more do not fit"
+        )
+    floor = config.min_free.of(room.total)
+    if room.free - 2 * more + reusable < floor or room.free < 2 * more:
+        return (
+            f"spool.min_free: {said_octets(room.free)} are free on the disk of {config.path.parent}, "
+            f"{said_octets(floor)} have to stay so"
+        )
+    if 0 <= room.inodes < min(MIN_INODES, room.all_inodes // 100 + 4):
+        return f"spool.min_free: {room.inodes} inodes are free on the disk of {config.path.parent}"
+    return ""
+
+
+class Ballast:
+    """The file of reserved space."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = beside(path, ".ballast")
+
+    @property
+    def there(self) -> bool:
+        """True while the reserve is kept."""
+        return self._path.exists()
+
+    def give_up(self) -> bool:
+        """Free the space. False if there was none to free."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        return True
+
+    def take(self, config: SpoolConfig) -> bool:
+        """Reserve the space again if there is enough of it. False if it is not kept afterwards."""
+        if self.there:
+            return True
+        if refusal(config, room(self._path), 0, BALLAST, 0):
+            return False
+        handle = create(self._path)
+        try:
+            os.posix_fallocate(handle, 0, BALLAST)
+        except OSError:
+            self.give_up()
+            return False
+        finally:
+            os.close(handle)
+        return True
+
+
+def fingerprint(path: Path, hostname: str) -> dict[str, str]:
+    """What tells this gate's spool file from a copy of it, wherever the copy lies."""
+    machine = ""
+    with contextlib.suppress(OSError):  # not every system has one; the other marks remain
+        machine = Path("/etc/machine-id").read_text("ascii").strip()
+    try:
+        inode = path.stat().st_ino
+    except OSError as error:
+        raise SpoolError(f"{path}: {error.strerror}") from error
+    return {"machine": machine, "host": hostname or socket.gethostname(), "path": str(path), "inode": str(inode)}

@@ -1,0 +1,135 @@
+"""The tables of the spool and their version.
+
+State is per recipient. A message's content (`bodies`) lives until its last recipient is settled; the rows stay a
+little longer as history. A file of an older version is brought forward step by step, in one transaction; a newer
+one is refused with words, never guessed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    insert,
+    inspect,
+    select,
+    update,
+)
+
+from mailgate.ports import SpoolError
+
+PENDING, HELD, FAILED, DELIVERED, DROPPED, CORRUPT = "pending", "held", "failed", "delivered", "dropped", "corrupt"
+UNCERTAIN = "uncertain"  # shown for a pending recipient that the next hop may have; never written
+LIVE = (PENDING, HELD, FAILED, CORRUPT)  # the content is still wanted
+STATES = (PENDING, UNCERTAIN, HELD, FAILED, CORRUPT, DELIVERED, DROPPED)  # as shown
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+# The octets of all content, moved by the transaction that stores or removes it: exact for every process at any time.
+totals = Table(
+    "totals",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("octets", BigInteger, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("received", Double, nullable=False),
+    Column("settled", Double),  # when the last recipient was; the content is gone from then on
+    Column("sender", LargeBinary, nullable=False),  # the octets as they came
+    Column("sender_text", Text, nullable=False),  # printable and lower-cased, for filters
+    Column("smtputf8", Boolean, nullable=False),
+    Column("eight_bit", Boolean, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("parts", Integer, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),  # SHA-256 of the whole
+    Column("exim_id", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("trouble", Text, nullable=False),  # why it was set aside
+    Index("messages_by_age", "received", "id"),
+    Index("messages_settled", "settled"),
+)
+
+bodies = Table(
+    "bodies",
+    metadata,
+    Column("message_id", String(64), primary_key=True),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),  # 1 MiB at most: other engines limit what one statement carries
+)
+
+recipients = Table(
+    "recipients",
+    metadata,
+    Column("message_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("address", LargeBinary, nullable=False),
+    Column("address_text", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("uncertain", Boolean, nullable=False),
+    Column("alone", Boolean, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("received", Double, nullable=False),  # of the message: the order of the queue
+    Column("since", Double, nullable=False),  # the lifetime counts from here: a release begins it anew
+    Column("next_attempt", Double, nullable=False),
+    Column("last_attempt", Double),
+    Column("reply", Text, nullable=False),
+    Column("lease", String(32), nullable=False),  # the run that is trying it now; "" for nobody
+    # Claims and counts are answered from this index alone, so a queue of 100,000 does not have to be read for them.
+    Index("recipients_due", "state", "lease", "received", "message_id", "next_attempt", "uncertain"),
+)
+
+Step = Callable[[Connection], None]
+STEPS: tuple[Step, ...] = ()  # STEPS[n] brings version n + 1 to n + 2
+
+
+def prepare(connection: Connection, first: dict[str, str], steps: Sequence[Step] = STEPS) -> bool:
+    """Make the tables in an empty file, with `first` in `meta`, or bring an older spool forward.
+
+    True if they were made. Raises SpoolError for a newer version and for a database that is no spool.
+    """
+    present = set(inspect(connection).get_table_names())
+    newest = len(steps) + 1
+    if not present:
+        metadata.create_all(connection)
+        rows = [{"key": key, "value": value} for key, value in (first | {"version": str(newest)}).items()]
+        connection.execute(insert(meta), rows)
+        connection.execute(insert(totals), [{"name": "spool", "octets": 0}])
+        return True
+    if "meta" not in present:
+        raise SpoolError("this database is not a spool: it has other tables")
+    found = connection.scalar(select(meta.c.value).where(meta.c.key == "version")) or ""
+    if not found.isdecimal() or int(found) < 1:
+        raise SpoolError(f"this database is not a spool: its version is {found!r}")
+    if int(found) > newest:
+        raise SpoolError(
+            f"the spool has version {found}, this mailgate knows versions up to {newest}: install the newer mailgate"
+        )
+    for step in steps[int(found) - 1 :]:
+        step(connection)
+    if int(found) < newest:
+        connection.execute(update(meta).where(meta.c.key == "version").values(value=str(newest)))
+    return False
