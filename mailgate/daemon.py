@@ -34,9 +34,11 @@ from mailgate.replay import Replay
 _BEAT = 0.25  # seconds between two looks at the loop's lag
 _STUCK = 10.0  # seconds without a beat after which /healthz says no
 _CONTROL = 1.0  # seconds until what an operator did in another process is noticed
-_HOUSEKEEPING = 60.0
+_HOUSEKEEPING = 10.0
 _DRAIN_GRACE = 5.0  # seconds past relay.budget
 _FIXED = ("hostname", "relay.lmtp", "relay.smtp", "spool.url", "http.listen")  # taken only at the start
+# The states of what is still there; delivered and dropped ones are history.
+_IN_SPOOL = ("pending", "uncertain", "held", "failed", "corrupt")
 
 
 class StartError(Exception):
@@ -59,6 +61,7 @@ class Daemon:
         self._upstream.on_change = self._replay.look
         self._stop = asyncio.Event()
         self._listener: Listener | None = None
+        self._spool_trouble = ""
         self._beaten = time.monotonic()
         self._lag = 0.0
 
@@ -97,8 +100,11 @@ class Daemon:
         try:
             await self._spool.open()
             await self._control()
+            self._spool_trouble = ""
         except SpoolError as error:
-            self._telemetry.event("spool.failed", {"cause": str(error)}, level="error")
+            if str(error) != self._spool_trouble:
+                self._telemetry.event("spool.failed", {"cause": str(error)}, level="error")
+            self._spool_trouble = str(error)
 
     def _serve_http(self) -> HttpServer:
         pages = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
@@ -129,7 +135,7 @@ class Daemon:
                 ("upstream", self._upstream.watch),
                 ("control", self._watch_control),
                 ("housekeeping", self._housekeeping),
-                ("beat", self._beat),
+                ("beat", self._measure),
             )
         ]
         try:
@@ -183,28 +189,24 @@ class Daemon:
     async def _watch_control(self) -> None:
         while True:
             await asyncio.sleep(_CONTROL)
-            if not self._spool.is_open:
-                await self._open_spool()
-            else:
-                await self._control()
+            await self._open_spool()
 
     async def _control(self) -> None:
         control = await self._spool.control(time.time())
-        before = (self._valve.paused, self._valve.foreign)
-        self._valve.paused, self._valve.foreign = control.paused, control.foreign
-        if before != (control.paused, control.foreign):
-            fields = {"paused": control.paused, "foreign": control.foreign}
-            self._telemetry.event("replay.valve", fields, level="warning" if any(fields.values()) else "info")
+        paused = control.paused.reason if control.paused else ""
+        if (paused, control.foreign) != (self._valve.paused, self._valve.foreign):
+            self._valve.paused, self._valve.foreign = paused, control.foreign
+            level = "warning" if paused or control.foreign else "info"
+            self._telemetry.event("valve.turned", {"paused": paused, "foreign": control.foreign}, level=level)
             self._replay.look()
 
     async def _housekeeping(self) -> None:
         while True:
-            if self._spool.is_open:
-                await self._spool.expire(time.time(), self._config.spool.lifetime)
-                await self._spool.purge(time.time())
             await asyncio.sleep(_HOUSEKEEPING)
+            if self._spool.opened:
+                await self._spool.tend(time.time())
 
-    async def _beat(self) -> None:
+    async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
         watchdog = systemd.watchdog_interval()
         told = 0.0
@@ -230,7 +232,7 @@ class Daemon:
         return as_json(200 if alive else 503, tree)
 
     def _readyz(self) -> Answer:
-        spool = self._spool.problem()
+        spool = self._spool_trouble or self._spool.trouble
         feeding = self._upstream.up and not self._valve.paused
         listening = self._listener is not None and self._listener.listening
         ready = listening and (feeding or not spool)
@@ -253,9 +255,9 @@ class Daemon:
             counts = self._spool.counts()
         except SpoolError:
             return  # /readyz and the log say why; a gauge that can't be known is absent, not zero
-        states = tuple(({"state": state}, float(n)) for state, n in counts.messages.items())
+        states = tuple(({"state": state}, float(counts.messages[state])) for state in _IN_SPOOL)
         yield "spool_messages", "Messages in the spool with a recipient in this state", states
-        yield "spool_bytes", "Octets of the messages in the spool", (({}, float(counts.bytes)),)
+        yield "spool_bytes", "Octets of the messages in the spool", (({}, float(counts.octets)),)
         age = max(0.0, time.time() - counts.oldest) if counts.oldest else 0.0
         yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", (({}, age),)
 

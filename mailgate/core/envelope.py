@@ -24,6 +24,8 @@ def address_text(octets: bytes) -> str:
 
 def printable(text: str) -> str:
     """`text` as it may stand in a log, a table or a header: no control character, no undecodable octet."""
+    if text.isprintable():  # a lone surrogate is not
+        return text
     safe = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
 

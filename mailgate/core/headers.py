@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from email.utils import formatdate
+from functools import lru_cache
 
 from mailgate.core.envelope import Envelope, Peer, printable
 
@@ -27,8 +28,13 @@ _HELO = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _RECIPIENT = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,128}@[A-Za-z0-9.-]{1,255}")
 
 
-def fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
+@lru_cache(maxsize=2)  # one message is looked through for several things
+def fields(head: bytes) -> tuple[tuple[bytes, bytes], ...]:
     """Each field of a header block: its name in lower case (b"" for a line that is no field) and its octets."""
+    return tuple(_fields(head))
+
+
+def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
     start = 0
     while start < len(head):
         end = head.find(b"\r\n", start)

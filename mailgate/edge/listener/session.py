@@ -34,7 +34,7 @@ _PIECE = 256 * 1024  # octets of mail data that are kept together
 _ATEXT = r"[^\x00-\x20\x7f<>()\[\]\\,;:\"@]"
 _PLAIN = re.compile(rf"<({_ATEXT}+@(?:{_ATEXT}+|\[[0-9A-Za-z.:]+\]))>(?: +(.*))?")
 _NULL = re.compile(r"<>(?: +(.*))?")
-_NEEDS_CODE = re.compile(r"([245]\d\d) (?![245]\.\d+\.\d+ )")
+_NEEDS_CODE = re.compile(r"(?!220)([245]\d\d) (?![245]\.\d+\.\d+ )")  # RFC 2034 §3: not in the greeting
 _ENHANCED = {  # RFC 3463, for the replies that aiosmtpd words itself
     221: "2.0.0", 250: "2.0.0", 252: "2.5.0", 421: "4.3.0", 451: "4.3.0", 452: "4.3.1", 454: "4.7.0",
     500: "5.5.2", 501: "5.5.4", 502: "5.5.1", 503: "5.5.1", 530: "5.7.0", 552: "5.3.4", 553: "5.1.3", 555: "5.5.4",
@@ -47,8 +47,10 @@ def worded(status: str) -> bytes:
     if found:
         enhanced = _ENHANCED.get(int(found[1]), f"{found[1][0]}.0.0")
         status = f"{found[1]} {enhanced} {status[4:]}"
-    text = status.encode("ascii", "backslashreplace")
-    return bytes(c if 32 <= c < 127 else 63 for c in text) + b"\r\n"
+    if not (status.isascii() and status.isprintable()):
+        text = status.encode("ascii", "backslashreplace").decode("ascii")
+        status = "".join(c if c.isprintable() else "?" for c in text)
+    return status.encode("ascii") + b"\r\n"
 
 
 class Hooks:
@@ -104,6 +106,7 @@ class Session(SMTP):
             loop=listener.loop,
         )
         self._phase = "command"
+        self._heard = 0.0
         self._farewell = ""
         self._refused = False
         self._wire: Wire | None = None
@@ -155,8 +158,20 @@ class Session(SMTP):
 
     # ends by time, and by the daemon's end
 
+    def _reset_timeout(self, duration: float | None = None) -> None:  # noqa: ARG002  aiosmtpd's signature
+        # aiosmtpd makes a new timer for each command; this one looks at the clock when it rings.
+        self._heard = self.loop.time()
+        if self._timeout_handle is None:
+            self._timeout_handle = self.loop.call_later(self._timeout_duration, self._timeout_cb)
+
     def _timeout_cb(self) -> None:
-        self.say_farewell("421 4.4.2 nothing was heard for too long", True)
+        left = self._heard + self._timeout_duration - self.loop.time()
+        if self._phase == "relay":
+            left = self._timeout_duration  # the relay keeps its own time
+        if left > 0:
+            self._timeout_handle = self.loop.call_later(left, self._timeout_cb)
+        else:
+            self.say_farewell("421 4.4.2 nothing was heard for too long", True)
 
     def say_farewell(self, reply: str, even_in_data: bool) -> None:  # noqa: FBT001  called by the loop
         """End the session with `reply`: now if it waits for a command (or mail data), else behind its replies."""
@@ -235,8 +250,6 @@ class Session(SMTP):
             self._phase = "data"
             pieces, refusal = await self._receive()
             self._phase = "relay"
-            if self._timeout_handle is not None:
-                self._timeout_handle.cancel()  # the relay keeps its own time
             if refusal:
                 return self.listener.turn_away(peer, envelope, *refusal)
             return await self.listener.relay(peer, envelope, message(pieces), sum(map(len, pieces)))

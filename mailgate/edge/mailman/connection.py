@@ -8,6 +8,7 @@ the caller's deadline. After `Broken` the connection is closed and `usable` is F
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import cast
 
 from mailgate.config import Endpoint
@@ -144,7 +145,8 @@ async def open_connection(endpoint: Endpoint, hostname: str) -> Connection:
         await connection.greet(hostname)
     except OSError as error:
         connection.close()
-        raise Broken(f"{endpoint}: {error.strerror or error}") from error
+        cause = os.strerror(error.errno) if error.errno else str(error)  # asyncio's own text says less
+        raise Broken(f"{endpoint}: {cause}") from error
     except BaseException:
         connection.close()
         raise
