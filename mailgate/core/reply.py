@@ -12,6 +12,7 @@ _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 MAX_LINE = 8192  # octets; RFC 5321 §4.5.3.1.5 says 512, servers say more
 MAX_LINES = 128  # of one reply; an LHLO answer has a dozen
+MAX_REPLIES = 2048  # that wait to be taken; the most that is ever asked for at once is one for each of 1000 recipients
 MAX_TEXT = 400  # characters of a peer's text that we pass on or keep
 
 
@@ -60,8 +61,8 @@ def clean(octets: bytes) -> str:
 class ReplyParser:
     """Octets in, replies out. Feed what arrives; take from `replies` in order.
 
-    Raises Garbage from `feed` when a line is no reply, is too long, or a reply has too many lines. What came
-    before the garbage is still in `replies`.
+    Raises Garbage from `feed` when a line is no reply, is too long, a reply has too many lines, or too many replies
+    wait. What came before the garbage is still in `replies`.
     """
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class ReplyParser:
         *lines, self._rest = (self._rest + octets).split(b"\n")
         for line in lines:
             self._line(line.removesuffix(b"\r"))
-        if len(self._rest) > MAX_LINE:
+        if len(self._rest) > MAX_LINE + 1:  # the CR of the longest line may be among them
             raise Garbage("a reply line without end")
 
     def _line(self, line: bytes) -> None:
@@ -96,4 +97,6 @@ class ReplyParser:
             raise Garbage("a reply of too many lines")
         if found[2] != b"-":
             lines, self._lines = tuple(self._lines), []
+            if len(self.replies) >= MAX_REPLIES:
+                raise Garbage("more replies than anybody asked for")
             self.replies.append((parse(code, " ".join(lines)[:MAX_TEXT]), lines))
