@@ -1,5 +1,6 @@
 # mailgate: `make demo` and `make test` do all their own set-up (as root on Debian 12); a second run reuses it.
-PYTHON ?= python3
+# The distribution's Python where there is one: it is what the service will run on, and Debian builds it for speed.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 BIN := .venv/bin
 
 .PHONY: help demo test check bench lint fmt venv parts lock clean

@@ -12,7 +12,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from mailgate.config import Config
 from mailgate.core import answer, headers
@@ -35,17 +35,17 @@ def new_gate_id() -> str:
     return gate_id(time.time(), secrets.randbits(40))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Case:
-    """One message on its way: what every step needs to know."""
+    """One message on its way: what every step needs to know; `message` and `facts` are filled in as it goes."""
 
     id: str
     peer: Peer
     envelope: Envelope
     message: Message
-    facts: Facts
     arrived: float  # seconds since the epoch
     deadline: float  # of the loop's clock
+    facts: Facts = field(default_factory=Facts)
 
 
 class Relay:
@@ -73,9 +73,8 @@ class Relay:
         case = _Case(
             id=self._new_id(),
             peer=peer,
-            envelope=replace(envelope, recipients=tuple(dict.fromkeys(envelope.recipients))),
+            envelope=envelope.only(tuple(dict.fromkeys(envelope.recipients))),
             message=message,
-            facts=Facts(),
             arrived=time.time(),
             deadline=started + self.config.relay.budget,
         )
@@ -95,14 +94,14 @@ class Relay:
         action = Action.REJECT if reply.permanent else Action.DEFER
         self._telemetry.count("messages", door=peer.door, verdict=action.name.lower())
         self._telemetry.count("reasons", reason=reason)
-        case = _Case(self._new_id(), peer, envelope, Message(b"", ()), Facts(), time.time(), 0.0)
+        case = _Case(self._new_id(), peer, envelope, Message(b"", ()), time.time(), 0.0)
         said = self._turned_away(case, Decision(action, (reason,), reply))
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
         return tuple(said[recipient][1] for recipient in envelope.recipients)
 
     async def _story(self, case: _Case) -> dict[str, tuple[str, Reply]]:
-        case = replace(case, facts=_remembered(case.message))
+        case.facts = _remembered(case.message)
         self._telemetry.observe("message_bytes", case.message.size)
         decision = decide(of_message(case.message))
         self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.name.lower())
@@ -110,7 +109,7 @@ class Relay:
             self._telemetry.count("reasons", reason=reason)
         if decision.action in {Action.REJECT, Action.DEFER}:
             return self._turned_away(case, decision)
-        case = replace(case, message=self._stamped(case))
+        case.message = self._stamped(case)
         if decision.action is Action.HOLD:
             return await self._held(case, decision)
         outcomes = await self._deliver(case)
@@ -141,7 +140,7 @@ class Relay:
         hostname = self.config.hostname
         ours = headers.received(case.envelope, case.peer, hostname, case.id, case.arrived)
         ours += headers.field("X-Mailgate-Id", case.id)
-        return replace(case.message, head=ours + headers.cut(case.message.head, hostname))
+        return Message(ours + headers.cut(case.message.head, hostname), case.message.body)
 
     # deliver
 

@@ -22,65 +22,79 @@ _OURS = b"x-mailgate-"
 _RESULTS = b"authentication-results"
 # 16 characters up to Exim 4.96, 23 from 4.97 on.
 _EXIM_ID = re.compile(rb"\bid ([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4}))\b")
-_COMMENT = re.compile(rb"\((?:[^()\\]|\\.)*\)", re.DOTALL)
-_TOKEN = re.compile(rb'\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;()"]+))', re.DOTALL)
+_RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_SUSPECT = re.compile(rb"^(?:x-spam-|x-mailgate-|authentication-results[ \t]*:)", re.IGNORECASE | re.MULTILINE)
+_FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
+_COMMENT_PARTS = re.compile(rb"\\.|[()]|[^\\()]+", re.DOTALL)
+_TOKEN = re.compile(rb'(?:"((?:[^"\\]|\\.)*)"|([^\s;()"]+))', re.DOTALL)
 _HELO = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _RECIPIENT = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,128}@[A-Za-z0-9.-]{1,255}")
 
 
-@lru_cache(maxsize=2)  # one message is looked through for several things
-def fields(head: bytes) -> tuple[tuple[bytes, bytes], ...]:
+def fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Each field of a header block: its name in lower case (b"" for a line that is no field) and its octets."""
-    return tuple(_fields(head))
-
-
-def _fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
-    start = 0
-    while start < len(head):
-        end = head.find(b"\r\n", start)
-        while end >= 0 and head[end + 2 : end + 3] in {b" ", b"\t"}:
-            end = head.find(b"\r\n", end + 2)
-        end = len(head) if end < 0 else end + 2
-        raw = head[start:end]
+    for found in _FIELD.finditer(head):
+        raw = found[0]
         name, colon, _ = raw.partition(b":")
         yield (name.rstrip(b" \t").lower() if colon and b"\n" not in name else b""), raw
-        start = end
 
 
 def hops(head: bytes) -> int:
     """How many Received fields there are."""
-    return sum(name == b"received" for name, _ in fields(head))
+    return len(_RECEIVED.findall(head))
 
 
 def first(head: bytes, name: bytes) -> bytes:
-    """The unfolded value of the first field of that (lower-case) name, b"" if there is none."""
-    for found, raw in fields(head):
-        if found == name:
-            return raw.partition(b":")[2].replace(b"\r\n", b"").strip()
-    return b""
+    """The unfolded value of the first field of that name, b"" if there is none."""
+    found = _named(name).search(head)
+    return found[1].replace(b"\r\n", b"").strip() if found else b""
+
+
+@lru_cache(maxsize=16)
+def _named(name: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"^%s[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)" % re.escape(name), re.IGNORECASE | re.MULTILINE)
 
 
 def exim_id(head: bytes) -> str:
-    """The message id that the Exim in front of us gave it: in the topmost Received, "" if there is none."""
-    found = _EXIM_ID.search(first(head, b"received"))
-    return found[1].decode("ascii") if found else ""
+    """The message id that the Exim in front of us gave it: in the topmost Received, "" if there is none.
+
+    The last one counts: Exim writes HELO and reverse-path, which a stranger chose, in front of its own id.
+    """
+    found = _EXIM_ID.findall(first(head, b"received"))
+    return found[-1].decode("ascii") if found else ""
 
 
 def authserv_id(raw: bytes) -> bytes:
     """The authserv-id of an Authentication-Results field, in lower case. RFC 8601 §2.2: comments may precede it."""
     value = raw.partition(b":")[2]
-    while (shorter := _COMMENT.sub(b" ", value)) != value:
-        value = shorter
-    found = _TOKEN.match(value)
+    found = _TOKEN.match(value, _behind_comments(value))
     if not found:
         return b""
     return re.sub(rb"\\(.)", rb"\1", found[1] if found[1] is not None else found[2]).strip().lower()
 
 
+def _behind_comments(value: bytes) -> int:
+    """Where what stands behind leading blanks and comments begins. RFC 5322 §3.2.2: comments nest."""
+    depth = 0
+    for part in _COMMENT_PARTS.finditer(value):
+        if part[0] == b"(":
+            depth += 1
+        elif part[0] == b")" and depth:
+            depth -= 1
+        elif not depth and (text := part[0].lstrip()):
+            return part.end() - len(text)
+    return len(value)
+
+
 def cut(head: bytes, our_authserv_id: str) -> bytes:
-    """The header block without the fields that only we may write. The same object if there was none."""
+    """The header block without the fields that only we may write. The same object if there was none.
+
+    Folded lines that stand before any field would continue the last of the fields that we put in front: cut too.
+    """
+    if not _SUSPECT.search(head):
+        return head
     ours = our_authserv_id.lower().encode("ascii", "replace")
-    kept = [raw for name, raw in fields(head) if not _claims_ours(name, raw, ours)]
+    kept = [raw for name, raw in fields(head) if not (_claims_ours(name, raw, ours) or raw[0] in b" \t")]
     return head if sum(map(len, kept)) == len(head) else b"".join(kept)
 
 
@@ -104,10 +118,15 @@ def received(envelope: Envelope, peer: Peer, hostname: str, gate_id: str, now: f
     came = f"{helo} ({_address_literal(peer.address)})" if peer.address else helo
     alone = len(envelope.recipients) == 1 and _RECIPIENT.fullmatch(envelope.recipients[0])
     to = f"\r\n\tfor <{envelope.recipients[0]}>" if alone else ""
-    date = formatdate(now, localtime=False).replace("-0000", "+0000")
+    date = _date(int(now))
     return (
         f"Received: from {came}\r\n\tby {hostname} (mailgate) with {protocol} id {gate_id}{to};\r\n\t{date}\r\n"
     ).encode("ascii")
+
+
+@lru_cache(maxsize=2)
+def _date(now: int) -> str:
+    return formatdate(now, localtime=False).replace("-0000", "+0000")  # RFC 5322 §3.3: +0000 is UTC
 
 
 def _address_literal(address: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
@@ -44,6 +45,7 @@ class Reply:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
 
 
+@lru_cache(maxsize=256)
 def parse(code: int, text: str) -> Reply:
     """The reply with its enhanced code, if the text begins with one of the same class, taken apart."""
     found = _ENHANCED.match(text)
@@ -56,6 +58,15 @@ def clean(octets: bytes) -> str:
     """A peer's text as we may repeat it in a reply of our own: printable ASCII, bounded."""
     text = octets.decode("ascii", "backslashreplace")
     return "".join(c if " " <= c <= "~" else " " for c in text)[:MAX_TEXT].strip()
+
+
+@lru_cache(maxsize=256)  # a server says the same few lines over and over
+def _read(line: bytes) -> tuple[int, bool, str]:
+    """Code, whether more lines follow, and text of a reply line. Raises Garbage."""
+    found = _LINE.fullmatch(line)
+    if not found or len(line) > MAX_LINE:
+        raise Garbage(f"not a reply: {clean(line[:80])!r}")
+    return int(found[1]), found[2] == b"-", clean(found[3] or b"")
 
 
 class ReplyParser:
@@ -85,17 +96,14 @@ class ReplyParser:
             raise Garbage("a reply line without end")
 
     def _line(self, line: bytes) -> None:
-        found = _LINE.fullmatch(line)
-        if not found or len(line) > MAX_LINE:
-            raise Garbage(f"not a reply: {clean(line[:80])!r}")
-        code = int(found[1])
+        code, more, text = _read(line)
         if self._lines and code != self._code:
             raise Garbage(f"a reply that is {self._code} and {code} at once")
         self._code = code
-        self._lines.append(clean(found[3] or b""))
+        self._lines.append(text)
         if len(self._lines) > MAX_LINES:
             raise Garbage("a reply of too many lines")
-        if found[2] != b"-":
+        if not more:
             lines, self._lines = tuple(self._lines), []
             if len(self.replies) >= MAX_REPLIES:
                 raise Garbage("more replies than anybody asked for")

@@ -2,7 +2,7 @@
 
 Duty: servers on TCP and unix sockets; peers outside `relay.trusted_peers` and more than `relay.max_connections` are
 answered 421 (a 4xx, so that a wrong setting costs nobody mail); the octets of all messages under way are bounded by
-`relay.max_in_flight`; the relay of an accepted message runs in a task of ours until it has an end.
+`relay.max_in_flight`; a session whose peer hangs up ends only when its message has found an end.
 How it fails: an address that can't be listened on is OSError with its name, from `start`.
 """
 
@@ -39,7 +39,6 @@ class Listener:
         self._handle = handle
         self._servers: list[asyncio.Server] = []
         self._sessions: set[Session] = set()
-        self._tasks: set[asyncio.Task[tuple[Reply, ...]]] = set()
         self._draining = False
         self._quiet = asyncio.Event()
 
@@ -67,7 +66,7 @@ class Listener:
             session.say_farewell("421 4.3.2 shutting down", False)
         try:
             async with asyncio.timeout(seconds):
-                while self._sessions or self._tasks:
+                while self._sessions:
                     self._quiet.clear()
                     await self._quiet.wait()
         except TimeoutError:
@@ -76,7 +75,7 @@ class Listener:
             return True
 
     async def stop(self) -> None:
-        """Close everything. What is still relayed goes on in its task until the loop ends."""
+        """Close everything. What is still relayed goes on until the loop ends."""
         for server in self._servers:
             server.close()
         for session in tuple(self._sessions):
@@ -105,32 +104,22 @@ class Listener:
         return ""
 
     def gone(self, session: Session) -> None:
-        """The session's connection has ended."""
+        """The session has ended."""
         self._sessions.discard(session)
         self.telemetry.gauge("connections", self._count(session.door), door=session.door)
         self._quiet.set()
 
     async def relay(self, peer: Peer, envelope: Envelope, message: Message, size: int) -> Sequence[Reply]:
-        """Have a message of `size` octets in flight relayed, in a task that outlives the session."""
-        task = self.loop.create_task(self._relayed(peer, envelope, message, size))
-        self._tasks.add(task)
-        task.add_done_callback(self._relayed_once)
-        return await asyncio.shield(task)
-
-    @staticmethod
-    def address_of(peername: object) -> str:
-        """The IP address of a peer's socket name, "" on a unix socket."""
-        return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else ""
-
-    async def _relayed(self, peer: Peer, envelope: Envelope, message: Message, size: int) -> tuple[Reply, ...]:
+        """Have a message of `size` octets in flight relayed."""
         try:
             return await self._handle(peer, envelope, message)
         finally:
             self.in_flight -= size
 
-    def _relayed_once(self, task: asyncio.Task[tuple[Reply, ...]]) -> None:
-        self._tasks.discard(task)
-        self._quiet.set()
+    @staticmethod
+    def address_of(peername: object) -> str:
+        """The IP address of a peer's socket name, "" on a unix socket."""
+        return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else ""
 
     def _trusted(self, address: str) -> bool:
         if not address:

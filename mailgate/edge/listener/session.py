@@ -23,12 +23,13 @@ from mailgate.core.data import DataReceiver
 from mailgate.core.envelope import Door, Envelope, Peer
 from mailgate.core.message import message
 from mailgate.core.reply import Reply
-from mailgate.edge.listener.wire import Wire
+from mailgate.edge.listener.wire import LineTooLong, Wire
 
 if TYPE_CHECKING:
     from mailgate.edge.listener.listener import Listener
 
 MAX_COMMAND = 4096  # octets; RFC 5321 §4.5.3.1.4 asks for 512, SMTPUTF8 and VERP for more
+MAX_UNKNOWN = 20  # commands that nobody knows, before we hang up
 MAX_RECIPIENTS = 1000  # RFC 5321 §4.5.3.1.8 asks for 100
 _PIECE = 256 * 1024  # octets of mail data that are kept together
 _ATEXT = r"[^\x00-\x20\x7f<>()\[\]\\,;:\"@]"
@@ -51,6 +52,14 @@ def worded(status: str) -> bytes:
         text = status.encode("ascii", "backslashreplace").decode("ascii")
         status = "".join(c if c.isprintable() else "?" for c in text)
     return status.encode("ascii") + b"\r\n"
+
+
+def _command(line: bytes) -> tuple[str, str | None]:
+    """Verb and argument of a command line; ("", None) for what can't be one. RFC 5321 §2.4, RFC 6531 §3.3."""
+    verb, _, arg = line.rstrip(b"\r\n").partition(b" ")
+    if len(line) > MAX_COMMAND or not verb.isalpha():
+        return "", None
+    return verb.decode("ascii", "replace").upper(), arg.strip().decode("utf-8", "surrogateescape") or None
 
 
 class Hooks:
@@ -89,12 +98,11 @@ class Session(SMTP):
     """The common part of both doors; one instance a connection."""
 
     door: Door = "smtp"
-    command_size_limit = MAX_COMMAND
 
     def __init__(self, listener: Listener, hooks: Hooks) -> None:
         self.listener = listener
         # aiosmtpd keeps this in the class, where every new connection clears it for the others.
-        self.command_size_limits: dict[str, int] = defaultdict(lambda: MAX_COMMAND)
+        self.command_size_limits: dict[str, int] = defaultdict(int)
         config = listener.config
         super().__init__(
             hooks,
@@ -131,25 +139,33 @@ class Session(SMTP):
     def connection_lost(self, error: Exception | None) -> None:
         if self._refused:
             return
-        self.listener.gone(self)
         if self._end:
             self._end.cancel()
-        super().connection_lost(error)
+        handling = self._handler_coroutine
+        assert handling is not None
+        handling.add_done_callback(lambda _: self.listener.gone(self))
+        if self._phase != "relay":
+            super().connection_lost(error)
+            return
+        # A message that is being relayed is relayed to its end, and only then the session ends. aiosmtpd would
+        # cancel it here.
+        self.wire.feed_eof()
+        self.transport = None
+        asyncio.StreamReaderProtocol.connection_lost(self, error)
 
     def eof_received(self) -> bool | None:
         # aiosmtpd would end the session here; a client that has said all may still read its replies.
-        if self._refused:
-            return None
-        return asyncio.StreamReaderProtocol.eof_received(self)
+        if self._wire is not None:
+            self._wire.feed_eof()
+        return self._wire is not None
 
     def data_received(self, data: bytes) -> None:
-        if not self._refused:
-            super().data_received(data)
+        if self._wire is not None:
+            self._wire.feed(data)
 
     def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super()._cb_client_connected(reader, writer)
-        self._wire = Wire(reader, writer)
-        self._reader = cast("asyncio.StreamReader", self._wire)  # for aiosmtpd's command loop
+        self._wire = Wire(cast("asyncio.Transport", writer.transport), writer)
 
     @property
     def wire(self) -> Wire:
@@ -189,11 +205,34 @@ class Session(SMTP):
             self._writer.write(worded(self._farewell))
             self.transport.close()
 
+    # commands
+
+    async def _handle_client(self) -> None:
+        """The session, command by command. aiosmtpd's loop answers exceptions with 500 and logs every line."""
+        await self.push(f"220 {self.hostname} {self.__ident__}")
+        unknown = 0
+        while self.transport is not None and unknown < MAX_UNKNOWN:
+            try:
+                verb, arg = _command(await self.wire.line())
+            except LineTooLong:
+                verb, arg = "", None
+            method = self._smtp_methods.get(verb)
+            self._reset_timeout()
+            if method is None:
+                unknown += 1
+                await self.push("500 5.5.2 command not recognized" if verb else "500 5.5.2 not a command line")
+                continue
+            try:
+                await method(arg)
+            except Exception as error:  # noqa: BLE001  promise 2: our own faults are 4xx
+                await self.push(await self.handle_exception(error))
+        self.say_farewell("421 4.7.0 too many unknown commands", True)
+
     # replies
 
     async def push(self, status: str | bytes) -> None:
         await self.wire.say(status + b"\r\n" if isinstance(status, bytes) else worded(status))
-        if not isinstance(status, bytes) and status.startswith(("221", "421", "502")):
+        if not isinstance(status, bytes) and status.startswith(("221", "421")):
             await self.wire.flush()  # aiosmtpd closes behind these
 
     async def handle_exception(self, error: Exception) -> str:

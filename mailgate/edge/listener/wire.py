@@ -1,8 +1,8 @@
 """The octets of one session: commands line by line, mail data in bulk, replies collected until we have to wait.
 
-aiosmtpd reads DATA line by line and writes each reply by itself, which takes most of its time; this stands where its
-StreamReader stood and has the two methods that it calls. What a client pipelined behind the final dot (RFC 2920)
-stays in the buffer. At the peer's end of file the session ends as aiosmtpd ends it: by cancellation.
+aiosmtpd reads DATA line by line through a StreamReader and writes each reply by itself, which takes most of its
+time. What a client pipelined behind the final dot (RFC 2920) stays in the buffer. At the peer's end of file the
+session ends as aiosmtpd ends it: by cancellation.
 """
 
 from __future__ import annotations
@@ -10,64 +10,97 @@ from __future__ import annotations
 import asyncio
 
 MAX_LINE = 64 * 1024  # octets of a command line that are looked at; the session refuses far shorter ones
-_READ = 256 * 1024
-_WRITE = 16 * 1024  # octets of replies that are collected at most
+_IN = 512 * 1024  # octets that may wait to be read before the peer has to
+_OUT = 16 * 1024  # octets of replies that are collected at most
+
+
+class LineTooLong(Exception):
+    """A command line of more than MAX_LINE octets; it has been read to its end."""
 
 
 class Wire:
-    """Buffered reading and writing over asyncio's streams."""
+    """Buffered reading and writing on a session's transport."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+    def __init__(self, transport: asyncio.Transport, writer: asyncio.StreamWriter) -> None:
+        self._transport = transport
         self._writer = writer
         self._in = b""
+        self._eof = False
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
         self._out: list[bytes] = []
         self._out_size = 0
 
-    async def readuntil(self) -> bytes:
-        """The next line with its end. Raises asyncio.LimitOverrunError for one longer than MAX_LINE."""
+    # the protocol's side
+
+    def feed(self, octets: bytes) -> None:
+        """What the peer sent."""
+        self._in = self._in + octets if self._in else octets
+        if len(self._in) > _IN and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def feed_eof(self) -> None:
+        """The peer will send no more."""
+        self._eof = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # the session's side
+
+    async def line(self) -> bytes:
+        """The next line with its end. Raises LineTooLong."""
+        excess = False
         while (end := self._in.find(b"\n")) < 0:
             if len(self._in) > MAX_LINE:
-                raise asyncio.LimitOverrunError("a command line without end", len(self._in))
-            self._in += await self._more()
+                excess = True
+                self._in = b""
+            await self._more()
         line, self._in = self._in[: end + 1], self._in[end + 1 :]
+        if excess or end > MAX_LINE:
+            raise LineTooLong
         return line
 
-    async def read(self, count: int) -> bytes:
-        """Up to `count` octets, at least one."""
-        octets = self._in or await self.some()
-        self._in = octets[count:]
-        return octets[:count]
-
     async def some(self) -> bytes:
-        """What the peer sends next, however little; what was to be said is said before we wait."""
-        if self._in:
-            octets, self._in = self._in, b""
-            return octets
-        return await self._more()
-
-    async def _more(self) -> bytes:
-        await self.flush()
-        octets = await self._reader.read(_READ)
-        if not octets:
-            raise asyncio.CancelledError  # end of file
+        """What the peer sends next, however little."""
+        if not self._in:
+            await self._more()
+        octets, self._in = self._in, b""
         return octets
 
     def unread(self, octets: bytes) -> None:
         """Put back what was read too far."""
-        self._in = octets + self._in
+        self._in = octets + self._in if self._in else octets
 
     async def say(self, octets: bytes) -> None:
         """Say it, at the latest when we wait for the peer."""
         self._out.append(octets)
         self._out_size += len(octets)
-        if self._out_size > _WRITE:
+        if self._out_size > _OUT:
             await self.flush()
 
     async def flush(self) -> None:
         """Say what has been collected."""
         if self._out:
-            self._writer.write(b"".join(self._out))
+            self._transport.write(b"".join(self._out))
             self._out.clear()
             self._out_size = 0
-            await self._writer.drain()
+            if self._transport.get_write_buffer_size():
+                await self._writer.drain()
+
+    async def _more(self) -> None:
+        """Wait until more has come than there was; what was to be said is said before."""
+        await self.flush()
+        if self._eof:
+            raise asyncio.CancelledError
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+        if self._eof and not self._in:
+            raise asyncio.CancelledError

@@ -8,6 +8,7 @@ the caller's deadline. After `Broken` the connection is closed and `usable` is F
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from typing import cast
 
@@ -24,12 +25,14 @@ class Broken(Exception):
 class Connection(asyncio.Protocol):
     """A connection whose LHLO has been answered, once `open_connection` returns it.
 
-    `features` maps an LHLO keyword in capitals to its parameters. `reused` is True from the second transaction on.
+    `features` maps an LHLO keyword in capitals to its parameters. `reused` is True from the second transaction on;
+    `expired` once a deadline has passed.
     """
 
     def __init__(self) -> None:
         self.features: dict[str, str] = {}
         self.reused = False
+        self.expired = False
         self.idle_since = 0.0
         self._parser = ReplyParser()
         self._broken = ""
@@ -37,6 +40,8 @@ class Connection(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._writable = True
+        self._expires = math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
     # asyncio's side
 
@@ -78,9 +83,13 @@ class Connection(asyncio.Protocol):
         """True if a reply has already come that nobody has read."""
         return bool(self._parser.replies)
 
-    async def reply(self) -> Reply:
-        """The next reply."""
-        return (await self._next())[0]
+    async def reply(self, deadline: float = math.inf) -> Reply:
+        """The next reply. Broken at `deadline` (of the loop's clock) if it has not come."""
+        if not self._parser.replies:
+            self._expire_at(deadline)
+        reply = (await self._next())[0]
+        self._expires = math.inf
+        return reply
 
     async def _next(self) -> tuple[Reply, tuple[str, ...]]:
         while not self._parser.replies:
@@ -96,8 +105,9 @@ class Connection(asyncio.Protocol):
             raise Broken(self._broken or "not connected")
         self._transport.write(octets)
 
-    async def drain(self) -> None:
-        """Wait until the socket takes more."""
+    async def drain(self, deadline: float) -> None:
+        """Wait until the socket takes more. Broken at `deadline`."""
+        self._expire_at(deadline)
         while not self._writable:
             if self._broken:
                 raise Broken(self._broken)
@@ -121,10 +131,29 @@ class Connection(asyncio.Protocol):
             keyword, _, parameters = line.partition(" ")
             self.features[keyword.upper()] = parameters
 
+    def _expire_at(self, deadline: float) -> None:
+        # One timer that is seldom moved is cheaper than one for each reply.
+        self._expires = deadline
+        if deadline < math.inf and (self._timer is None or self._timer.when() > deadline):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if self._expires <= asyncio.get_running_loop().time():
+            self.expired = True
+            self._break("no answer in time")
+        else:
+            self._expire_at(self._expires)
+
     def _break(self, why: str) -> None:
         self._broken = self._broken or why
         if self._transport is not None:
             self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._wake()
 
     def _wake(self) -> None:

@@ -47,12 +47,11 @@ class Transaction:
         outcomes: list[Outcome | None] = [None] * len(self.envelope.recipients)
         try:
             await self._run(outcomes)
-        except (Broken, TimeoutError) as error:
-            cause = str(error) if isinstance(error, Broken) else "no answer in time"
-            if self._stage == "MAIL" and self.connection.reused and isinstance(error, Broken):
-                raise Stale(cause) from error
+        except Broken as error:
+            if self._stage == "MAIL" and self.connection.reused and not self.connection.expired:
+                raise Stale(str(error)) from error
             self.lost = True
-            self._give_up(f"{cause} (at {self._stage})")
+            self._give_up(f"{error} (at {self._stage})")
         lost = self._lost()
         return tuple(outcome or lost for outcome in outcomes)
 
@@ -183,8 +182,7 @@ class Transaction:
         for piece in pieces:
             for start in range(0, len(piece), _WRITE_AT_ONCE):
                 self.connection.send(piece[start : start + _WRITE_AT_ONCE])
-                async with self._in_time():
-                    await self.connection.drain()
+                await self.connection.drain(self._in_time())
         self._dot_sent = True
         self.connection.send(b".\r\n")
 
@@ -217,15 +215,11 @@ class Transaction:
 
     # waiting
 
-    def _in_time(self) -> asyncio.Timeout:
-        now = asyncio.get_running_loop().time()
-        return asyncio.timeout_at(min(self.deadline, now + self.reply_timeout))
+    def _in_time(self) -> float:
+        return min(self.deadline, asyncio.get_running_loop().time() + self.reply_timeout)
 
     async def _reply(self) -> Reply:
-        if self.connection.waiting:
-            return await self.connection.reply()
-        async with self._in_time():
-            return await self.connection.reply()
+        return await self.connection.reply(self._in_time())
 
     async def _ask(self, command: bytes) -> Reply:
         self.connection.send(command)

@@ -59,8 +59,9 @@ class Mailman:
         """One outcome for each recipient, by `deadline` (of the loop's clock). `background`: fresh mail goes first."""
         count = len(envelope.recipients)
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._enter(background)
+            if not self._enter_at_once():
+                async with asyncio.timeout_at(deadline):
+                    await self._enter(background)
         except TimeoutError:
             return all_alike(Result.UNREACHED, silence("no connection to Mailman became free in time"), count)
         except Broken as error:
@@ -145,22 +146,28 @@ class Mailman:
 
     # the breaker and its gate
 
+    def _enter_at_once(self) -> bool:
+        """Take a slot if nobody has to wait. Raises Broken when the breaker is open."""
+        if not self.up:
+            raise Broken(f"Mailman is down: {self._breaker.reason}")
+        if self._busy >= self._breaker.allowed or any(self._waiters):
+            return False
+        self._busy += 1
+        return True
+
     async def _enter(self, background: bool) -> None:  # noqa: FBT001  two queues, told apart by one bit
         """Take a slot, in turn. Raises Broken when the breaker is open or opens meanwhile."""
-        if not self.up or (self._busy < self._breaker.allowed and not any(self._waiters)):
-            self._busy += 1
-        else:
-            slot = asyncio.get_running_loop().create_future()
-            self._waiters[background].append(slot)
-            try:
-                await slot
-            except asyncio.CancelledError:
-                if slot.done() and not slot.cancelled():
-                    self._leave()  # it was ours already
-                else:
-                    with contextlib.suppress(ValueError):
-                        self._waiters[background].remove(slot)
-                raise
+        slot = asyncio.get_running_loop().create_future()
+        self._waiters[background].append(slot)
+        try:
+            await slot
+        except asyncio.CancelledError:
+            if slot.done() and not slot.cancelled():
+                self._leave()  # it was ours already
+            else:
+                with contextlib.suppress(ValueError):
+                    self._waiters[background].remove(slot)
+            raise
         if not self.up:
             self._leave()
             raise Broken(f"Mailman is down: {self._breaker.reason}")
