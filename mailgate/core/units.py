@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_OCTETS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_OCTETS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) *([A-Za-z]*)")
 
 
 def seconds(text: str) -> float:
@@ -28,14 +28,13 @@ def octets(text: str) -> int:
     """Octets of a size such as "40MiB" or "400KiB". Raises ValueError that says which units there are."""
     found = _NUMBER.fullmatch(text.strip())
     if not found or found[2] not in _OCTETS:
-        units = ", ".join(unit for unit in _OCTETS if unit)
-        raise ValueError(f'{text!r} is not a size: write a number and a unit ({units}), as in "40MiB"')
+        raise ValueError(f'{text!r} is not a size: write a number and a unit ({", ".join(_OCTETS)}), as in "40MiB"')
     return int(float(found[1]) * _OCTETS[found[2]])
 
 
 def said_seconds(value: float) -> str:
     """A duration for people: at most two units, "3d 4h", "12m 5s", "0s"."""
-    left = round(value)
+    left = max(round(value), 0)  # the clock of who wrote it down may have been ahead of ours
     said = []
     for unit in ("d", "h", "m", "s"):
         count, left = divmod(left, int(_SECONDS[unit]))
