@@ -14,6 +14,7 @@ import re
 import traceback
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from aiosmtpd.lmtp import LMTP
@@ -52,6 +53,11 @@ def worded(status: str) -> bytes:
         text = status.encode("ascii", "backslashreplace").decode("ascii")
         status = "".join(c if c.isprintable() else "?" for c in text)
     return status.encode("ascii") + b"\r\n"
+
+
+@cache
+def _commands(door: Door) -> list[str]:
+    return [name for name in dir(LMTPSession if door == "lmtp" else Session) if name.startswith("smtp_")]
 
 
 def _command(line: bytes) -> tuple[str, str | None]:
@@ -119,6 +125,10 @@ class Session(SMTP):
         self._refused = False
         self._wire: Wire | None = None
         self._end: asyncio.TimerHandle | None = None
+
+    def __dir__(self) -> list[str]:
+        # aiosmtpd looks through all members of every new session for its commands; these are all that it finds.
+        return _commands(self.door)
 
     # the connection
 
