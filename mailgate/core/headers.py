@@ -2,7 +2,7 @@
 
 Duty (promise 4): whole forged lines are cut, ours are put in front, every other octet is as received. A field is its
 line and the folded lines behind it (RFC 5322 §2.2.3); a name is compared without case, and with blanks before the
-colon (obsolete syntax, §4.5) it is still that name, since some reader behind us will take it so.
+colon (obsolete syntax, §4.5) or folded there it is still that name, since some reader behind us will take it so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RESULTS = b"authentication-results"
 # 16 characters up to Exim 4.96, 23 from 4.97 on.
 _EXIM_ID = re.compile(rb"\bid ([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4}))\b")
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
-_SUSPECT = re.compile(rb"^(?:x-spam-|x-mailgate-|authentication-results[ \t]*:)", re.IGNORECASE | re.MULTILINE)
+_SUSPECT = re.compile(rb"\A[ \t]|^(?:x-spam-|x-mailgate-|authentication-results)", re.IGNORECASE | re.MULTILINE)
 _FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
 _COMMENT_PARTS = re.compile(rb"\\.|[()]|[^\\()]+", re.DOTALL)
 _TOKEN = re.compile(rb'(?:"((?:[^"\\]|\\.)*)"|([^\s;()"]+))', re.DOTALL)
@@ -36,7 +36,8 @@ def fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
     for found in _FIELD.finditer(head):
         raw = found[0]
         name, colon, _ = raw.partition(b":")
-        yield (name.rstrip(b" \t").lower() if colon and b"\n" not in name else b""), raw
+        name = name.rstrip().lower()
+        yield (name if colon and b"\n" not in name else b""), raw
 
 
 def hops(head: bytes) -> int:
