@@ -7,6 +7,17 @@ from mailgate.edge.spool.control import Pause
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolAbsent, SpoolBusy, SpoolDamaged
 from mailgate.edge.spool.query import Counts
-from mailgate.edge.spool.store import Control, Opened, Store
+from mailgate.edge.spool.store import Control, Opened, Store, Tended
 
-__all__ = ["Control", "Counts", "Database", "Opened", "Pause", "SpoolAbsent", "SpoolBusy", "SpoolDamaged", "Store"]
+__all__ = [
+    "Control",
+    "Counts",
+    "Database",
+    "Opened",
+    "Pause",
+    "SpoolAbsent",
+    "SpoolBusy",
+    "SpoolDamaged",
+    "Store",
+    "Tended",
+]

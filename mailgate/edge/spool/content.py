@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, bindparam, select
 
 from mailgate.core.message import Message, message
-from mailgate.edge.spool.errors import SpoolDamaged
+from mailgate.edge.spool.database import Database
+from mailgate.edge.spool.errors import SpoolDamaged, believing, translating
 from mailgate.edge.spool.schema import bodies, messages
 
 _HEAD = select(messages.c.size, messages.c.parts, messages.c.digest, messages.c.settled).where(
@@ -22,17 +23,20 @@ _PART = select(bodies.c.data).where(bodies.c.message_id == bindparam("of"), bodi
 
 def pieces(connection: Connection, gate_id: str) -> Iterator[bytes]:
     """The message's octets, 1 MiB at most at a time."""
-    head = connection.execute(_HEAD, {"of": gate_id}).one_or_none()
+    with believing(gate_id):
+        head = connection.execute(_HEAD, {"of": gate_id}).one_or_none()
     if head is None:
         raise SpoolDamaged(f"{gate_id}: no such message")
     if head.settled is not None:
         raise SpoolDamaged(f"{gate_id}: the content has been removed: every recipient is settled")
     sha = hashlib.sha256()
-    size = 0
-    for part in range(head.parts):
-        data = connection.scalar(_PART, {"of": gate_id, "which": part})
-        if not isinstance(data, bytes):
-            raise SpoolDamaged(f"{gate_id}: piece {part + 1} of {head.parts} is missing")
+    size = part = 0
+    while part < head.parts:
+        with believing(gate_id):
+            data = connection.scalar(_PART, {"of": gate_id, "which": part})
+        part += 1
+        if data is None:
+            raise SpoolDamaged(f"{gate_id}: piece {part} of {head.parts} is missing")
         sha.update(data)
         size += len(data)
         yield data
@@ -43,3 +47,9 @@ def pieces(connection: Connection, gate_id: str) -> Iterator[bytes]:
 def load(connection: Connection, gate_id: str) -> Message:
     """The whole message."""
     return message(pieces(connection, gate_id))
+
+
+def octets(database: Database, gate_id: str) -> Iterator[bytes]:
+    """The same pieces for somebody outside a transaction, to write into a file. Raises SpoolError."""
+    with translating("reading"), database.reading.connect() as connection, connection.begin():
+        yield from pieces(connection, gate_id)

@@ -66,7 +66,7 @@ def foreign(connection: Connection, mark: dict[str, str]) -> str:
     """Why this file is not the one its gate made, for people; "" if it is. `mark` is what this gate would write."""
     value = read(connection, "owner")
     owner: dict[str, Any] = json.loads(value) if value else {}
-    if owner.get("copy"):
+    if read(connection, "copy"):
         return f"this spool is a copy that was made of {owner.get('path')} on {owner.get('host')}"
     differing = [part for part in _PARTS if owner.get(part) != mark.get(part)]
     if not differing:
@@ -76,17 +76,12 @@ def foreign(connection: Connection, mark: dict[str, str]) -> str:
     return f"this spool was written with {was}; here it is {now}"
 
 
-def disown(connection: Connection) -> None:
-    """Mark this file as a copy, wherever it is put."""
-    owner: dict[str, Any] = json.loads(read(connection, "owner") or "{}")
-    write(connection, "owner", json.dumps(owner | {"copy": True}))
-
-
 def adopt(connection: Connection, mark: dict[str, str], *, uncertain: bool) -> int:
     """Make this file ours. With `uncertain` all that waits is marked as maybe delivered by the other gate; the
     number of recipients so marked is returned.
     """
     write(connection, "owner", json.dumps(mark))
+    connection.execute(delete(meta).where(meta.c.key == "copy"))
     if not uncertain:
         return 0
     waiting = (recipients.c.state.in_((PENDING, HELD, FAILED, CORRUPT)), recipients.c.uncertain.is_(False))

@@ -27,6 +27,7 @@ T = TypeVar("T")
 BUSY_TIMEOUT = 5.0  # seconds to wait for another process's write; verbs write in small steps
 LOG_KEPT = 64 * 2**20  # octets of the write-ahead log's file that are kept for the next messages
 READERS = 4
+PATIENCE = 1.0  # seconds: a verb holds the lock for a moment only
 
 
 class Database:
@@ -68,7 +69,7 @@ class Database:
 
     def _open(self, hostname: str, *, serve: bool) -> None:
         if serve:
-            self._lock = place.Lock(self.path)
+            self._lock = place.Lock(self.path, PATIENCE)
         if not self.path.exists():
             # Before SQLite has it open: closing any other handle of the file later would drop SQLite's locks on it.
             os.close(place.create(self.path))
@@ -103,6 +104,11 @@ class Database:
     def owner_mark(self) -> dict[str, str]:
         """The mark of this gate on this file, to compare with the one the file carries."""
         return self._mark
+
+    @property
+    def serving(self) -> bool:
+        """True if this process has the lock: nobody else claims."""
+        return self._lock is not None
 
     def write(self, job: Callable[[Connection], T], doing: str = "writing") -> T:
         """Run `job` in a transaction of its own, in this thread, and commit it. Raises SpoolError."""
@@ -158,6 +164,14 @@ def reusable(connection: Connection) -> int:
     """Octets inside the file that are free to be used again."""
     pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0
     return int(pages) * int(connection.exec_driver_sql("PRAGMA page_size").scalar() or 0)
+
+
+def give_back(connection: Connection, pages: int) -> None:
+    """Return up to that many free pages at the end of the file to the disk."""
+    cursor = connection.connection.cursor()
+    cursor.execute(f"PRAGMA incremental_vacuum({pages:d})")
+    cursor.fetchall()  # one page is returned at each step
+    cursor.close()
 
 
 def _configure(handle: Any, _record: object) -> None:

@@ -10,14 +10,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from mailgate.ports import SpoolError, SpoolFull
 
 # SHMSIZE: the index of the write-ahead log could not grow, which SQLite does not call "full" though the disk is.
 _FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
-_PASSING = {"SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_INTERRUPT", "SQLITE_NOMEM", "SQLITE_IOERR_NOMEM"}
-_SCHEMA = {"SQLITE_ERROR", "SQLITE_MISUSE"}
+# Not IOERR: a disk that can't be read now may be read later, and then nothing is wrong with the message.
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
+_ODD = (TypeError, ValueError, AttributeError)
 
 
 class SpoolAbsent(SpoolError):
@@ -44,11 +45,9 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Reading the same again would fail again: a bad page, a bad sector, a value of the wrong kind."""
-    if not isinstance(error, DBAPIError | sqlite3.Error):
-        return False
-    name = code(error)
-    return name not in _FULL | _PASSING | _SCHEMA and not name.startswith("SQLITE_BUSY")
+    """What is on disk is not what was written; reading it again would fail again."""
+    undecodable = isinstance(error, DBAPIError) and "Could not decode" in str(error.orig)
+    return code(error).startswith(_DAMAGE) or undecodable
 
 
 def said(error: BaseException) -> str:
@@ -76,5 +75,14 @@ def translating(doing: str) -> Iterator[None]:
     """Every error of the database or the file system that leaves the block does so as a SpoolError."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error, OSError, MemoryError) as error:
+    except (SQLAlchemyError, sqlite3.Error, OSError, MemoryError) as error:
         raise translated(error, doing) from error
+
+
+@contextmanager
+def believing(what: str) -> Iterator[None]:
+    """Rows are taken apart in the block: a value of a kind that was never written there is damage."""
+    try:
+        yield
+    except _ODD as error:
+        raise SpoolDamaged(f"{what}: a value that was never written there: {error}") from error

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,16 +51,25 @@ def sync_directory(directory: Path) -> None:
 class Lock:
     """Held by the one process that claims from this spool. Ends with the process, however that ends."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float) -> None:
+        """Take it. Raises SpoolBusy if another process has it and keeps it for longer than `patience` seconds."""
         self._handle = create(beside(path, ".lock"))
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._handle)
-            raise SpoolBusy(f"{path}: the spool is in use by process {holder or 'unknown'}") from error
+        until = time.monotonic() + patience
+        while not self._taken():
+            if time.monotonic() > until:
+                holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
+                os.close(self._handle)
+                raise SpoolBusy(f"{path}: the spool is in use by process {holder or 'unknown'}")
+            time.sleep(0.02)
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def _taken(self) -> bool:
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def release(self) -> None:
         """Let another process have the spool."""
@@ -145,7 +155,7 @@ def fingerprint(path: Path, hostname: str) -> dict[str, str]:
     """What tells this gate's spool file from a copy of it, wherever the copy lies."""
     machine = ""
     with contextlib.suppress(OSError):  # not every system has one; the other marks remain
-        machine = Path("/etc/machine-id").read_text("ascii").strip()
+        machine = Path("/etc/machine-id").read_text("ascii", "replace").strip()
     try:
         inode = path.stat().st_ino
     except OSError as error:

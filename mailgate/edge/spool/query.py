@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
-from mailgate.edge.spool.rows import spooled
 from mailgate.edge.spool.schema import PENDING, STATES, UNCERTAIN, recipients
+from mailgate.edge.spool.storing import spooled
 
 
 @dataclass(frozen=True, slots=True)

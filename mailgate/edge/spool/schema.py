@@ -44,14 +44,6 @@ meta = Table(
     Column("value", Text, nullable=False),
 )
 
-# The octets of all content, moved by the transaction that stores or removes it: exact for every process at any time.
-totals = Table(
-    "totals",
-    metadata,
-    Column("name", String(64), primary_key=True),
-    Column("octets", BigInteger, nullable=False),
-)
-
 messages = Table(
     "messages",
     metadata,
@@ -70,7 +62,7 @@ messages = Table(
     Column("client", Text, nullable=False),
     Column("trouble", Text, nullable=False),  # why it was set aside
     Index("messages_by_age", "received", "id"),
-    Index("messages_settled", "settled"),
+    Index("messages_settled", "settled", "size"),  # the octets in use are summed up from this alone
 )
 
 bodies = Table(
@@ -117,7 +109,6 @@ def prepare(connection: Connection, first: dict[str, str], steps: Sequence[Step]
         metadata.create_all(connection)
         rows = [{"key": key, "value": value} for key, value in (first | {"version": str(newest)}).items()]
         connection.execute(insert(meta), rows)
-        connection.execute(insert(totals), [{"name": "spool", "octets": 0}])
         return True
     if "meta" not in present:
         raise SpoolError("this database is not a spool: it has other tables")

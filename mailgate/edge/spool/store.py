@@ -3,13 +3,15 @@
 Promises: what `store` has returned from is synced to disk; what it raised for is not kept. No call blocks the event
 loop: writes happen in the writer's thread, reads in a few others, each with a deadline. A spool that can not be
 opened stops nothing: `open` raises and may be called again, everything else raises SpoolError until then.
-Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.trouble` (a write without a caller failed).
+Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.expired` (its lifetime was over),
+`spool.trouble` (a write without a caller failed).
 Telemetry is called from the writer's thread too.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,21 +22,26 @@ from sqlalchemy import Connection
 from mailgate.config import SpoolConfig
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
-from mailgate.edge.spool import content, control, place, query, rows
+from mailgate.edge.spool import content, control, leases, place, query, upkeep
 from mailgate.edge.spool.control import Pause
-from mailgate.edge.spool.database import READERS, Database, reusable
+from mailgate.edge.spool.database import READERS, Database
 from mailgate.edge.spool.errors import SpoolDamaged
+from mailgate.edge.spool.leases import Verdicts
 from mailgate.edge.spool.query import Counts
-from mailgate.edge.spool.rows import Deposit, Verdicts
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
+from mailgate.edge.spool.storing import Deposit
+from mailgate.edge.spool.work import BATCH, Work
 from mailgate.edge.spool.writer import Operation, Writer
-from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, SpoolFull, Telemetry
+from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
 
 A = TypeVar("A")
 R = TypeVar("R")
 T = TypeVar("T")
 
 DEADLINE = 30.0  # seconds for whatever the caller sets no deadline
+HISTORY = 86400.0  # seconds that settled messages are remembered
+ROUNDS = 20  # transactions of one kind in one housekeeping
+SOME = 20  # ids that an event names
 BEGINNINGS = {PENDING, HELD, FAILED}
 
 
@@ -58,6 +65,15 @@ class Control:
     counts: Counts
 
 
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """What housekeeping did: recipients that failed of age, messages forgotten, and whether the ballast is there."""
+
+    expired: int
+    purged: int
+    ballast: bool
+
+
 class Store:
     """See `mailgate.ports.Spool`. `config` may be exchanged at any time; a new `url` counts from the next `open`."""
 
@@ -65,58 +81,58 @@ class Store:
         self.config = config
         self._hostname = hostname
         self._telemetry = telemetry
-        self._database: Database | None = None
-        self._writer: Writer | None = None
-        self._threads: ThreadPoolExecutor | None = None
+        self._open_spool: _OpenSpool | None = None
         self._why = "the spool is not open"
-        self._shunned: set[str] = set()  # can not be read or settled: not claimed again by this process
-        self._storing = Operation("storing", self._run_store, self._undo_store, vital=False)
-        self._claiming = Operation("claiming", self._run_claim, self._undo_claim)
-        self._settling = Operation("settling", self._run_settle)
-        self._setting_aside = Operation("setting aside", self._run_set_aside)
+        self._trouble = ""
 
     @property
     def opened(self) -> bool:
         """True between a successful `open` and `close`."""
-        return self._database is not None
+        return self._open_spool is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why the last write failed, "" if it did not."""
+        return self._trouble if self.opened else self._why
 
     @property
     def database(self) -> Database:
         """The open file. Raises SpoolError while it is not open."""
-        if self._database is None:
+        return self._spool.database
+
+    @property
+    def _spool(self) -> _OpenSpool:
+        if self._open_spool is None:
             raise SpoolError(self._why)
-        return self._database
+        return self._open_spool
 
     async def open(self) -> Opened | None:
         """Open the file, make it if it is missing, lock it. None if it is open already. Raises SpoolError."""
-        if self._database is not None:
-            if not self._database.replaced:
+        if self._open_spool is not None:
+            if not self._open_spool.database.replaced:
                 return None
             await self.close()
-        threads = ThreadPoolExecutor(READERS, "spool-reader")
-        opening = asyncio.get_running_loop().run_in_executor(threads, self._open)
+        opening = asyncio.get_running_loop().run_in_executor(None, self._open)
         try:
             async with asyncio.timeout(DEADLINE):
                 database, opened = await asyncio.shield(opening)
-        except BaseException as error:
+        except SpoolError as error:
+            self._why = f"the spool is not open: {error}"
+            raise
+        except (TimeoutError, asyncio.CancelledError) as error:
             opening.add_done_callback(_close_late)
-            threads.shutdown(wait=False)
-            self._why = f"the spool is not open: {error}" if isinstance(error, SpoolError) else self._why
             if isinstance(error, TimeoutError):
                 raise SpoolError(f"{self.config.path}: not open within {DEADLINE:g} s") from error
             raise
-        ballast = place.Ballast(database.path)
-        self._database, self._threads = database, threads
-        self._writer = Writer(
-            database.writing,
-            control.touch,
-            ballast.give_up,
-            lambda seconds: self._telemetry.observe("spool_commit_seconds", seconds),
-            lambda words: self._telemetry.event("spool.trouble", {"error": words}, level="error"),
-        )
-        self._telemetry.event(
+        self._open_spool = self._begin(database)
+        self._trouble = ""
+        self._event(
             "spool.opened",
-            {"path": str(database.path), "created": opened.created, "abandoned": list(opened.abandoned)},
+            path=str(database.path),
+            created=opened.created,
+            uncertain=len(opened.abandoned),
+            ids=list(opened.abandoned[:SOME]),
+            foreign=opened.foreign,
             level="warning" if opened.abandoned or opened.foreign else "info",
         )
         return opened
@@ -124,7 +140,7 @@ class Store:
     def _open(self) -> tuple[Database, Opened]:
         database = Database(self.config.path, self._hostname, serve=True)
         try:
-            abandoned = database.write(lambda c: rows.abandoned_leases(c, database.run), "recovering leases")
+            abandoned = upkeep.end_old_leases(database)
             foreign = database.read(lambda c: control.foreign(c, database.owner_mark))
             place.Ballast(database.path).take(self.config)
         except BaseException:
@@ -132,13 +148,23 @@ class Store:
             raise
         return database, Opened(database.created, tuple(abandoned), foreign)
 
+    def _begin(self, database: Database) -> _OpenSpool:
+        writer = Writer(
+            database.writing,
+            control.touch,
+            place.Ballast(database.path).give_up,
+            lambda seconds: self._telemetry.observe("spool_commit_seconds", seconds),
+            lambda words: self._event("spool.trouble", cause=words),
+        )
+        return _OpenSpool(
+            database, writer, Work(database, lambda: self.config), ThreadPoolExecutor(READERS, "spool-reader")
+        )
+
     async def close(self) -> None:
         """Finish what was submitted and let go of the file."""
-        database, writer, threads = self._database, self._writer, self._threads
-        self._database = self._writer = self._threads = None
-        self._why = "the spool is closed"
-        if database is not None and writer is not None and threads is not None:
-            await asyncio.get_running_loop().run_in_executor(None, _shut, database, writer, threads)
+        spool, self._open_spool, self._why = self._open_spool, None, "the spool is closed"
+        if spool is not None:
+            await asyncio.get_running_loop().run_in_executor(None, spool.close)
 
     async def store(
         self,
@@ -152,43 +178,26 @@ class Store:
     ) -> None:
         """Keep the message: see `mailgate.ports.Spool.store`."""
         if not parked or any(one.state not in BEGINNINGS for one in parked):
-            raise ValueError(f"{gate_id}: nobody to keep it for, or in a state to which nothing begins")
+            raise ValueError(f"{gate_id}: nobody to keep it for, or in a state in which nothing begins")
         deposit = Deposit(gate_id, envelope, message, tuple(parked), facts, now, message.size)
-        await self._write(self._storing, deposit, timeout, deposit.size)
-
-    def _run_store(self, connection: Connection, deposits: Sequence[Deposit]) -> Sequence[SpoolError | None]:
-        if self.database.replaced:
-            raise SpoolError(f"{self.database.path}: has been moved or deleted while in use")
-        room = place.room(self.database.path)
-        spooled = rows.spooled(connection)
-        answers: list[SpoolError | None] = []
-        taken: list[Deposit] = []
-        more = 0
-        for deposit in deposits:
-            words = place.refusal(self.config, room, spooled, more + deposit.size, 0)
-            if words:
-                words = place.refusal(self.config, room, spooled, more + deposit.size, reusable(connection))
-            answers.append(SpoolFull(words) if words else None)
-            if not words:
-                more += deposit.size
-                taken.append(deposit)
-        if taken:
-            rows.insert_messages(connection, taken)
-        return answers
-
-    def _undo_store(self, connection: Connection, deposit: Deposit, _: None) -> None:
-        rows.remove_messages(connection, [deposit.gate_id])
+        await self._write(self._spool.work.store, deposit, timeout, deposit.size)
 
     async def claim(self, now: float, most: int) -> list[Claimed]:
         """Lease what is due: see `mailgate.ports.Spool.claim`."""
-        return await self._write(self._claiming, (now, most), DEADLINE)
-
-    def _run_claim(self, connection: Connection, calls: Sequence[tuple[float, int]]) -> Sequence[list[Claimed]]:
-        shunned = frozenset(self._shunned)
-        return [rows.claim(connection, self.database.run, now, most, shunned) for now, most in calls]
-
-    def _undo_claim(self, connection: Connection, _: tuple[float, int], claimed: list[Claimed]) -> None:
-        rows.unclaim(connection, self.database.run, claimed)
+        work = self._spool.work
+        try:
+            return await self._write(work.claim, (now, most))
+        except SpoolDamaged:
+            # Something on the way is damaged. One by one it shows what; the rest goes on.
+            ids = await self._read(lambda c: leases.due(c, now, most, work.shunned, scan=True), "claiming")
+        claimed: list[Claimed] = []
+        for gate_id in ids:
+            try:
+                one = await self._write(work.claim_one, (now, gate_id))
+                claimed.extend(one)
+            except SpoolDamaged as error:
+                await self._set_aside(gate_id, str(error))
+        return claimed
 
     async def load(self, gate_id: str) -> Message | None:
         """The octets of a message: see `mailgate.ports.Spool.load`."""
@@ -200,29 +209,49 @@ class Store:
 
     async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float) -> None:
         """Write down what became of recipients: see `mailgate.ports.Spool.settle`. May be called again with the
-        same after it raised; until it succeeds the message is not claimed again.
+        same after it raised; until it succeeds this process does not claim the message again.
         """
-        self._shunned.add(gate_id)
-        await self._write(self._settling, Verdicts(gate_id, tuple(settlements), now), DEADLINE)
-        self._shunned.discard(gate_id)
-
-    def _run_settle(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
-        rows.settle(connection, self.database.run, verdicts)
-        return [None] * len(verdicts)
+        work = self._spool.work
+        work.shunned.add(gate_id)
+        await self._write(work.settle, Verdicts(gate_id, tuple(settlements), now))
+        work.shunned.discard(gate_id)
 
     async def _set_aside(self, gate_id: str, reason: str) -> None:
-        self._shunned.add(gate_id)
-        fields: dict[str, object] = {"id": gate_id, "reason": reason}
+        work = self._spool.work
+        work.shunned.add(gate_id)
+        marked = ""
         try:
-            await self._write(self._setting_aside, (gate_id, reason), DEADLINE)
+            await self._write(work.set_aside, (gate_id, reason))
+            work.shunned.discard(gate_id)  # its state says it from now on
         except SpoolError as error:
-            fields["not_marked"] = str(error)
-        self._telemetry.event("spool.corrupt", fields, level="error")
+            marked = str(error)
+        self._event("spool.corrupt", id=gate_id, cause=reason, not_marked=marked)
 
-    def _run_set_aside(self, connection: Connection, those: Sequence[tuple[str, str]]) -> Sequence[None]:
-        for gate_id, reason in those:
-            rows.set_aside(connection, gate_id, reason)
-        return [None] * len(those)
+    async def tend(self, now: float) -> Tended:
+        """Housekeeping, in small steps between other writes: lifetimes that are over, history that is old, space that
+        can be given back, the ballast. To be called every few seconds.
+        """
+        work, config = self._spool.work, self.config
+        expired: Counter[str] = Counter()
+        purged = 0
+        for _ in range(ROUNDS):
+            ids = await self._write(work.expire, now)
+            expired.update(ids)
+            if len(ids) < BATCH:
+                break
+        for gate_id, number in expired.items():
+            self._event("spool.expired", id=gate_id, recipients=number, level="warning")
+        for _ in range(ROUNDS):
+            some = await self._write(work.purge, now - HISTORY)
+            purged += some
+            if some < BATCH:
+                break
+        for _ in range(ROUNDS):
+            if not await self._write(work.shrink, None):
+                break
+        ballast = place.Ballast(self.database.path)
+        kept = await asyncio.get_running_loop().run_in_executor(self._spool.threads, ballast.take, config)
+        return Tended(expired.total(), purged, kept)
 
     async def control(self, now: float) -> Control:
         """What a verb in any process may have written, and the counts."""
@@ -235,26 +264,40 @@ class Store:
         """What is in the spool, for a scrape from any thread. Blocks for some milliseconds. Raises SpoolError."""
         return self.database.read(query.counts, "counting")
 
-    async def _write(self, operation: Operation[A, R], argument: A, timeout: float, octets: int = 0) -> R:
-        if self._writer is None:
-            raise SpoolError(self._why)
-        return await self._writer.do(operation, argument, timeout, octets)
+    async def _write(self, operation: Operation[A, R], argument: A, timeout: float = DEADLINE, octets: int = 0) -> R:
+        try:
+            result = await self._spool.writer.do(operation, argument, timeout, octets)
+        except SpoolError as error:
+            self._trouble = str(error)
+            raise
+        self._trouble = ""
+        return result
 
     async def _read(self, job: Callable[[Connection], T], doing: str) -> T:
-        database, threads = self.database, self._threads
+        spool = self._spool
         try:
             async with asyncio.timeout(DEADLINE):
-                return await asyncio.get_running_loop().run_in_executor(threads, database.read, job, doing)
+                return await asyncio.get_running_loop().run_in_executor(spool.threads, spool.database.read, job, doing)
         except TimeoutError as error:
             raise SpoolError(f"{doing}: not done within {DEADLINE:g} s") from error
+
+    def _event(self, name: str, *, level: str = "error", **fields: object) -> None:
+        self._telemetry.event(name, {key: value for key, value in fields.items() if value != ""}, level=level)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenSpool:
+    database: Database
+    writer: Writer
+    work: Work
+    threads: ThreadPoolExecutor
+
+    def close(self) -> None:
+        self.writer.close(DEADLINE)
+        self.threads.shutdown(wait=True, cancel_futures=True)
+        self.database.close()
 
 
 def _close_late(opening: asyncio.Future[tuple[Database, Opened]]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result()[0].close()
-
-
-def _shut(database: Database, writer: Writer, threads: ThreadPoolExecutor) -> None:
-    writer.close(DEADLINE)
-    threads.shutdown(wait=True, cancel_futures=True)
-    database.close()

@@ -1,0 +1,171 @@
+"""Who is trying which recipient now, and what became of it. Functions of a connection, for the writer's transactions;
+each may be run again from the start if its transaction fails.
+
+A lease is the name of a run (one process from open to close). It is written down before anything is sent: one that
+is found when nobody can hold it any more means "may have been delivered".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Boolean, Connection, and_, bindparam, or_, select, update
+
+from mailgate.core.envelope import Envelope, address_text
+from mailgate.core.units import said_seconds
+from mailgate.edge.spool.schema import CORRUPT, DELIVERED, FAILED, HELD, PENDING, messages, recipients
+from mailgate.edge.spool.storing import remove_settled_content, text
+from mailgate.ports import Claimed, Facts, Settlement
+
+_SETTLE = (
+    update(recipients)
+    .where(
+        recipients.c.message_id == bindparam("of"),
+        recipients.c.number == bindparam("which"),
+        recipients.c.lease == bindparam("run"),
+    )
+    .values(
+        state=bindparam("new_state"),
+        reply=bindparam("new_reply"),
+        uncertain=or_(recipients.c.uncertain, bindparam("maybe", type_=Boolean)),
+        alone=bindparam("new_alone"),
+        next_attempt=bindparam("again"),
+        attempts=recipients.c.attempts + bindparam("tried"),
+        lease="",
+    )
+)
+_EXPIRE = (
+    update(recipients)
+    .where(recipients.c.message_id == bindparam("of"), recipients.c.number == bindparam("which"))
+    .values(state=FAILED, reply=bindparam("new_reply"))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What a replay made of claimed recipients of one message."""
+
+    gate_id: str
+    settlements: Sequence[Settlement]
+    now: float
+
+
+def due(connection: Connection, now: float, most: int, shunned: Collection[str], *, scan: bool = False) -> list[str]:
+    """The ids of up to `most` messages with somebody due, oldest received first, but none of the `shunned`.
+
+    With `scan` the index is not used: for a file in which it is damaged.
+    """
+    order = (recipients.c.received, recipients.c.message_id)
+    query = select(recipients.c.message_id).where(_due(now)).group_by(*order).order_by(*order).limit(most)
+    if shunned:
+        query = query.where(recipients.c.message_id.not_in(list(shunned)))
+    if scan:
+        query = query.with_hint(recipients, "NOT INDEXED", "sqlite")
+    return list(connection.scalars(query))
+
+
+def _due(now: float) -> Any:
+    return and_(recipients.c.state == PENDING, recipients.c.lease == "", recipients.c.next_attempt <= now)
+
+
+def claim(connection: Connection, run: str, ids: Sequence[str], now: float) -> list[Claimed]:
+    """Lease the due recipients of these messages, in this order."""
+    wanted = and_(recipients.c.message_id.in_(ids), _due(now))
+    heads = {row.id: row for row in connection.execute(select(messages).where(messages.c.id.in_(ids)))}
+    people: dict[str, list[Any]] = {gate_id: [] for gate_id in ids if gate_id in heads}
+    for row in connection.execute(select(recipients).where(wanted).order_by(recipients.c.number)):
+        people[row.message_id].append(row)
+    connection.execute(update(recipients).where(wanted).values(lease=run, last_attempt=now))
+    return [_claimed(heads[gate_id], rows) for gate_id, rows in people.items() if rows]
+
+
+def _claimed(head: Any, rows: Sequence[Any]) -> Claimed:
+    return Claimed(
+        id=head.id,
+        envelope=Envelope(
+            address_text(head.sender),
+            tuple(address_text(row.address) for row in rows),
+            head.smtputf8,
+            head.eight_bit,
+        ),
+        numbers=tuple(row.number for row in rows),
+        attempts=tuple(row.attempts for row in rows),
+        received=head.received,
+        alone=any(row.alone for row in rows),
+        facts=Facts(head.exim_id, head.message_id, head.client),
+    )
+
+
+def unclaim(connection: Connection, run: str, claimed: Sequence[Claimed]) -> None:
+    """Give back leases under which nothing was sent."""
+    ids = [claim.id for claim in claimed]
+    where = (recipients.c.message_id.in_(ids), recipients.c.lease == run)
+    connection.execute(update(recipients).where(*where).values(lease=""))
+
+
+def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> None:
+    """Write down what became of recipients leased by `run`; what is not leased (any more) is left as it is."""
+    rows = [
+        {
+            "of": verdict.gate_id,
+            "which": settlement.number,
+            "run": run,
+            "new_state": settlement.state,
+            "new_reply": text(settlement.reply),
+            "maybe": settlement.uncertain,
+            "new_alone": settlement.alone,
+            "again": settlement.next_attempt,
+            "tried": int(settlement.tried),
+        }
+        for verdict in verdicts
+        for settlement in verdict.settlements
+    ]
+    if rows:
+        connection.execute(_SETTLE, rows)
+    done = {v.gate_id: v.now for v in verdicts if any(s.state == DELIVERED for s in v.settlements)}
+    if done:
+        remove_settled_content(connection, list(done), max(done.values()))
+
+
+def set_aside(connection: Connection, gate_id: str, reason: str) -> None:
+    """Take a message that can not be read out of the queue, with the reason; what is settled stays so."""
+    waiting = (recipients.c.message_id == gate_id, recipients.c.state.in_((PENDING, HELD, FAILED)))
+    connection.execute(update(recipients).where(*waiting).values(state=CORRUPT, lease=""))
+    connection.execute(update(messages).where(messages.c.id == gate_id).values(trouble=text(reason)))
+
+
+def abandoned(connection: Connection, run: str) -> list[str]:
+    """End the leases of other runs, which are gone: what they held may have been delivered. The messages' ids."""
+    where = (recipients.c.lease != "", recipients.c.lease != run)
+    ids = list(connection.scalars(select(recipients.c.message_id).where(*where).distinct()))
+    if ids:
+        connection.execute(
+            update(recipients).where(*where).values(lease="", uncertain=True, attempts=recipients.c.attempts + 1)
+        )
+    return ids
+
+
+def expire(connection: Connection, now: float, lifetime: float, most: int) -> list[str]:
+    """Let up to `most` pending recipients fail that have waited for longer than `lifetime` seconds; content and all
+    stay for the operator. The ids of their messages, one for each recipient.
+    """
+    old = select(recipients.c.message_id, recipients.c.number, recipients.c.reply).where(
+        recipients.c.state == PENDING,
+        recipients.c.lease == "",
+        recipients.c.received <= now - lifetime,  # lets the index find them; `since` is never earlier
+        recipients.c.since <= now - lifetime,
+    )
+    rows = connection.execute(old.limit(most)).all()
+    if rows:
+        # RFC 3463 §3.5: X.4.7, delivery time expired
+        over = f"4.4.7 not delivered within spool.lifetime ({said_seconds(lifetime)})"
+        connection.execute(
+            _EXPIRE,
+            [
+                {"of": row.message_id, "which": row.number, "new_reply": text(f"{over}; last: {row.reply}")}
+                for row in rows
+            ],
+        )
+    return [row.message_id for row in rows]

@@ -1,0 +1,142 @@
+"""Messages into the tables and out again, as functions of a connection for the writer's transactions: each may be
+run again from the start if its transaction fails. They take many at once: one statement serves a whole group commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
+
+from mailgate.core.envelope import Envelope, address_octets, printable
+from mailgate.core.message import PIECE, Message, in_pieces
+from mailgate.edge.spool.schema import LIVE, bodies, messages, recipients
+from mailgate.ports import Facts, Parked
+
+MAX_TEXT = 2000  # characters of a reply or a fact that are kept
+
+_INSERT_MESSAGE = insert(messages)
+_INSERT_BODY = insert(bodies)
+_INSERT_RECIPIENT = insert(recipients)
+_SPOOLED = select(func.sum(messages.c.size)).where(messages.c.settled.is_(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """A message to be stored. `size` is that of the message."""
+
+    gate_id: str
+    envelope: Envelope
+    message: Message
+    parked: Sequence[Parked]
+    facts: Facts
+    now: float
+    size: int
+
+
+def text(value: str) -> str:
+    """Text as the database can hold it and a table can show it."""
+    return (value if value.isprintable() else printable(value))[:MAX_TEXT]
+
+
+def spooled(connection: Connection) -> int:
+    """Octets of all content in the spool."""
+    return int(connection.scalar(_SPOOLED) or 0)
+
+
+def insert_messages(connection: Connection, deposits: Sequence[Deposit]) -> None:
+    """Store messages with their content and recipients."""
+    heads: list[dict[str, Any]] = []
+    small: list[dict[str, Any]] = []
+    people: list[dict[str, Any]] = []
+    for deposit in deposits:
+        if deposit.size <= PIECE:
+            data = b"".join(deposit.message.chunks)
+            digest, parts = hashlib.sha256(data).digest(), 1
+            small.append({"message_id": deposit.gate_id, "part": 0, "data": data})
+        else:
+            digest, parts = _insert_pieces(connection, deposit)
+        heads.append(_message_row(deposit, digest, parts))
+        people.extend(_recipient_row(deposit, number, parked) for number, parked in enumerate(deposit.parked))
+    connection.execute(_INSERT_MESSAGE, heads)
+    if small:
+        connection.execute(_INSERT_BODY, small)
+    connection.execute(_INSERT_RECIPIENT, people)
+
+
+def _insert_pieces(connection: Connection, deposit: Deposit) -> tuple[bytes, int]:
+    sha = hashlib.sha256()
+    parts = 0
+    for parts, data in enumerate(in_pieces(deposit.message.chunks), 1):
+        sha.update(data)
+        connection.execute(_INSERT_BODY, {"message_id": deposit.gate_id, "part": parts - 1, "data": data})
+    return sha.digest(), parts
+
+
+def _message_row(deposit: Deposit, digest: bytes, parts: int) -> dict[str, Any]:
+    envelope, facts = deposit.envelope, deposit.facts
+    return {
+        "id": deposit.gate_id,
+        "received": deposit.now,
+        "settled": None,
+        "sender": address_octets(envelope.sender),
+        "sender_text": text(envelope.sender).lower(),
+        "smtputf8": envelope.smtputf8,
+        "eight_bit": envelope.eight_bit,
+        "size": deposit.size,
+        "parts": parts,
+        "digest": digest,
+        "exim_id": text(facts.exim_id),
+        "message_id": text(facts.message_id),
+        "client": text(facts.client),
+        "trouble": "",
+    }
+
+
+def _recipient_row(deposit: Deposit, number: int, parked: Parked) -> dict[str, Any]:
+    return {
+        "message_id": deposit.gate_id,
+        "number": number,
+        "address": address_octets(parked.recipient),
+        "address_text": text(parked.recipient).lower(),
+        "state": parked.state,
+        "uncertain": parked.uncertain,
+        "alone": parked.alone,
+        "attempts": parked.attempts,
+        "received": deposit.now,
+        "since": deposit.now,
+        "next_attempt": deposit.now,
+        "last_attempt": deposit.now if parked.attempts else None,
+        "reply": text(parked.reply),
+        "lease": "",
+    }
+
+
+def remove_messages(connection: Connection, ids: Sequence[str]) -> None:
+    """Take messages out without a trace: those whose store was given up, and old history."""
+    connection.execute(delete(bodies).where(bodies.c.message_id.in_(ids)))
+    connection.execute(delete(recipients).where(recipients.c.message_id.in_(ids)))
+    connection.execute(delete(messages).where(messages.c.id.in_(ids)))
+
+
+def purge(connection: Connection, before: float, most: int) -> int:
+    """Forget up to `most` messages whose last recipient was settled before that time; how many."""
+    old = select(messages.c.id).where(messages.c.settled < before).limit(most)
+    ids = list(connection.scalars(old))
+    if ids:
+        remove_messages(connection, ids)
+    return len(ids)
+
+
+def remove_settled_content(connection: Connection, ids: Sequence[str], now: float) -> list[str]:
+    """Delete the content of those messages that no recipient needs any more; their ids are returned."""
+    wanting = exists().where(recipients.c.message_id == messages.c.id, recipients.c.state.in_(LIVE))
+    over = select(messages.c.id).where(messages.c.id.in_(ids), messages.c.settled.is_(None), ~wanting)
+    settled = list(connection.scalars(over))
+    if settled:
+        connection.execute(delete(bodies).where(bodies.c.message_id.in_(settled)))
+        connection.execute(update(messages).where(messages.c.id.in_(settled)).values(settled=now))
+    return settled

@@ -1,0 +1,171 @@
+"""Looking after the file: old leases, verify, backup, adopt. Synchronous; the daemon may be up."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, exists, select, update
+
+from mailgate.edge.spool import content, control, leases, place
+from mailgate.edge.spool.database import Database
+from mailgate.edge.spool.errors import SpoolBusy, translated, translating
+from mailgate.edge.spool.schema import CORRUPT, HELD, LIVE, messages, recipients
+from mailgate.ports import SpoolError
+
+BACKUP_PAGES = 2048  # copied between two reports of progress
+
+Progress = Callable[[int, int], None]  # done, of how many
+
+_RESTORE = (
+    update(recipients)
+    .where(recipients.c.message_id == bindparam("of"), recipients.c.state == CORRUPT)
+    .values(state=HELD, reply="was set aside as damaged; verify found it whole")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `verify` found: with the message (id) or, with "", with the file. `done` is what it did about
+    it: "set aside", "restored" (was set aside, is whole: held now), "" for nothing.
+    """
+
+    id: str
+    problem: str
+    done: str
+
+
+def end_old_leases(database: Database) -> list[str]:
+    """End what a dead process has left leased: ids of messages that are uncertain from now on. Nothing is done while
+    another process serves the spool. Raises SpoolError.
+    """
+    with translating("ending old leases"):
+        try:
+            lock = None if database.serving else place.Lock(database.path, 0)
+        except SpoolBusy:
+            return []
+        try:
+            return database.write(lambda c: leases.abandoned(c, database.run))
+        finally:
+            if lock is not None:
+                lock.release()
+
+
+def verify(database: Database, progress: Progress | None = None) -> Iterator[Finding]:
+    """Check the file's structure and every content against its digest, while the result is being iterated."""
+    for row in _structure(database):
+        if row != "ok":
+            yield Finding("", row, "")
+    living = exists().where(recipients.c.message_id == messages.c.id, recipients.c.state.in_(LIVE))
+    query = select(messages.c.id).where(living).order_by(messages.c.received)
+    ids = database.read(lambda c: list(c.scalars(query)), "choosing")
+    for done, gate_id in enumerate(ids, 1):
+        finding = _verified(database, gate_id)
+        if finding:
+            yield finding
+        if progress:
+            progress(done, len(ids))
+
+
+def _structure(database: Database) -> list[str]:
+    def check(connection: Connection) -> list[str]:
+        return [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
+
+    try:
+        return database.read(check, "checking")
+    except SpoolError as error:
+        return [str(error)]
+
+
+def _verified(database: Database, gate_id: str) -> Finding | None:
+    problem = ""
+    try:
+        for _ in content.octets(database, gate_id):
+            pass
+    except SpoolError as error:
+        problem = str(error)
+    try:
+        return database.write(lambda c: _judged(c, gate_id, problem))
+    except SpoolError as error:
+        return Finding(gate_id, f"{problem or 'not checked'}; nothing could be written about it: {error}", "")
+
+
+def _judged(connection: Connection, gate_id: str, problem: str) -> Finding | None:
+    rows = connection.execute(
+        select(recipients.c.state, recipients.c.lease).where(
+            recipients.c.message_id == gate_id, recipients.c.state.in_(LIVE)
+        )
+    ).all()
+    if not rows:
+        return None  # settled or dropped while we read
+    aside = any(state == CORRUPT for state, _ in rows)
+    if problem and not all(state == CORRUPT for state, _ in rows):
+        if any(lease for _, lease in rows):
+            return Finding(gate_id, problem, "")  # a replay is at it and will find the same
+        leases.set_aside(connection, gate_id, problem)
+        return Finding(gate_id, problem, "set aside")
+    if problem:
+        return Finding(gate_id, problem, "")
+    if aside:
+        connection.execute(_RESTORE, {"of": gate_id})
+        connection.execute(update(messages).where(messages.c.id == gate_id).values(trouble=""))
+        return Finding(gate_id, "had been set aside, but its content is what was stored", "restored")
+    return None
+
+
+def backup(database: Database, target: Path, progress: Progress | None = None) -> None:
+    """A consistent copy in one file, marked as a copy so that no gate replays it unasked. It is there whole or not at
+    all; a file of that name is replaced. Raises SpoolError.
+    """
+    if target.exists() and target.samefile(database.path):
+        raise SpoolError(f"{target}: is the spool itself")
+    part = place.beside(target, ".part")
+    try:
+        with translating(f"writing {target}"):
+            part.unlink(missing_ok=True)
+            os.close(place.create(part, 0o600))
+            _copy(database, part, progress)
+            _sync(part)
+            part.replace(target)
+            place.sync_directory(target.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _copy(database: Database, part: Path, progress: Progress | None) -> None:
+    def report(_: int, left: int, total: int) -> None:
+        if progress:
+            progress(total - left, total)
+
+    copy = sqlite3.connect(part, isolation_level=None)
+    try:
+        with database.reading.connect() as connection, connection.begin():
+            control.read(connection, "owner")  # what is copied is what stands there now, whatever comes meanwhile
+            source: Any = connection.connection.driver_connection
+            source.backup(copy, pages=BACKUP_PAGES, progress=report, sleep=0)
+        copy.execute("PRAGMA journal_mode = DELETE")  # one file, no log beside it
+        copy.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('copy', 'yes')")
+    except sqlite3.Error as error:
+        raise translated(error, "copying") from error
+    finally:
+        copy.close()
+
+
+def _sync(file: Path) -> None:
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def adopt(database: Database, *, uncertain: bool = True) -> int:
+    """Make the file this gate's own, so that it is replayed. With `uncertain` everything that waits in it is marked
+    so, because the gate it comes from may have delivered it; how many recipients that were.
+    """
+    return database.write(lambda c: control.adopt(c, database.owner_mark, uncertain=uncertain), "adopting")

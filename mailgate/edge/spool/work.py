@@ -1,0 +1,116 @@
+"""The operations of the daemon's writer on one open spool: what group commits are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection
+
+from mailgate.config import SpoolConfig
+from mailgate.edge.spool import leases, place, storing
+from mailgate.edge.spool.database import Database, give_back, reusable
+from mailgate.edge.spool.errors import believing
+from mailgate.edge.spool.leases import Verdicts
+from mailgate.edge.spool.storing import Deposit
+from mailgate.edge.spool.writer import Operation
+from mailgate.ports import Claimed, SpoolError, SpoolFull
+
+BATCH = 500  # rows that housekeeping touches in one transaction
+FREE_KEPT = 64 * 2**20  # octets free inside the file that are not given back to the disk
+GIVEN_BACK = 2048  # pages in one transaction
+
+
+class Work:
+    """Pairs of an operation and its argument's meaning:
+
+    `store` a Deposit · `claim` (now, most) · `claim_one` (now, id) · `settle` Verdicts · `set_aside` (id, reason) ·
+    `expire` now · `purge` the time before which history is forgotten · `shrink` nothing.
+    `shunned` are messages that are not claimed.
+    """
+
+    def __init__(self, database: Database, config: Callable[[], SpoolConfig]) -> None:
+        """`config` is asked each time, so that it may be exchanged."""
+        self._database = database
+        self._config = config
+        self._spooled_at_most: int | None = None  # other processes only take away
+        self.shunned: set[str] = set()
+        self.store = Operation("storing", self._store, self._unstore, vital=False)
+        self.claim = Operation("claiming", self._claim, self._unclaim)
+        self.claim_one = Operation("claiming one", self._claim_one, self._unclaim)
+        self.settle = Operation("settling", self._settle)
+        self.set_aside = Operation("setting aside", self._set_aside)
+        self.expire = Operation("expiring", self._expire)
+        self.purge = Operation("purging", self._purge)
+        self.shrink = Operation("shrinking", self._shrink)
+
+    def _store(self, connection: Connection, deposits: Sequence[Deposit]) -> Sequence[SpoolError | None]:
+        if self._database.replaced:
+            gone = f"{self._database.path}: has been moved or deleted while in use"
+            return [SpoolError(gone) for _ in deposits]
+        answers, taken = self._admitted(connection, deposits)
+        if taken:
+            storing.insert_messages(connection, taken)
+        return answers
+
+    def _admitted(
+        self, connection: Connection, deposits: Sequence[Deposit]
+    ) -> tuple[list[SpoolError | None], list[Deposit]]:
+        """Who may come in. The true sum and the free pages are only looked up once a limit seems to be reached."""
+        config, room = self._config(), place.room(self._database.path)
+        sure = self._spooled_at_most is None
+        spooled = storing.spooled(connection) if self._spooled_at_most is None else self._spooled_at_most
+        inside = 0
+        answers: list[SpoolError | None] = []
+        taken: list[Deposit] = []
+        more = 0
+        for deposit in deposits:
+            words = place.refusal(config, room, spooled, more + deposit.size, inside)
+            if words and not sure:
+                sure, spooled, inside = True, storing.spooled(connection), reusable(connection)
+                words = place.refusal(config, room, spooled, more + deposit.size, inside)
+            answers.append(SpoolFull(words) if words else None)
+            if not words:
+                taken.append(deposit)
+                more += deposit.size
+        self._spooled_at_most = spooled + more
+        return answers, taken
+
+    def _unstore(self, connection: Connection, deposit: Deposit, _: None) -> None:
+        storing.remove_messages(connection, [deposit.gate_id])
+
+    def _claim(self, connection: Connection, calls: Sequence[tuple[float, int]]) -> Sequence[list[Claimed]]:
+        claimed = []
+        for now, most in calls:
+            ids = leases.due(connection, now, most, self.shunned)
+            with believing("claiming"):
+                claimed.append(leases.claim(connection, self._database.run, ids, now) if ids else [])
+        return claimed
+
+    def _claim_one(self, connection: Connection, calls: Sequence[tuple[float, str]]) -> Sequence[list[Claimed]]:
+        with believing("claiming"):
+            return [leases.claim(connection, self._database.run, [gate_id], now) for now, gate_id in calls]
+
+    def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
+        leases.unclaim(connection, self._database.run, claimed)
+
+    def _settle(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
+        leases.settle(connection, self._database.run, verdicts)
+        return [None] * len(verdicts)
+
+    def _set_aside(self, connection: Connection, those: Sequence[tuple[str, str]]) -> Sequence[None]:
+        for gate_id, reason in those:
+            leases.set_aside(connection, gate_id, reason)
+        return [None] * len(those)
+
+    def _expire(self, connection: Connection, times: Sequence[float]) -> Sequence[list[str]]:
+        return [leases.expire(connection, now, self._config().lifetime, BATCH) for now in times]
+
+    def _purge(self, connection: Connection, times: Sequence[float]) -> Sequence[int]:
+        return [storing.purge(connection, before, BATCH) for before in times]
+
+    def _shrink(self, connection: Connection, calls: Sequence[None]) -> Sequence[bool]:
+        for _ in calls:
+            if reusable(connection) <= FREE_KEPT:
+                return [False] * len(calls)
+            give_back(connection, GIVEN_BACK)
+        return [True] * len(calls)
