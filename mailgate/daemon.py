@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -77,6 +78,7 @@ class Daemon:
             http = self._serve_http()
             await self._listen()
             self._catch_signals()
+            gc.freeze()  # what is loaded by now stays: there is no use in looking through it again and again
             async with self._tasks() as replaying:
                 self._telemetry.event("daemon.ready", {"version": mailgate.__version__, "config": str(self._file)})
                 for key in self._config.idle_keys:
