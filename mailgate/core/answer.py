@@ -32,7 +32,11 @@ def held(gate_id: str) -> Reply:
 
 def refused(gate_id: str, reply: Reply) -> Reply:
     """The next hop's own refusal, or a rule's, with the gate id in it."""
-    return Reply(reply.code, reply.enhanced or _ENHANCED.get(reply.code, "5.0.0"), f"{gate_id} {reply.text}".strip())
+    return Reply(
+        reply.code,
+        reply.enhanced or _ENHANCED.get(reply.code, f"{reply.code // 100}.0.0"),
+        f"{gate_id} {reply.text}".strip(),
+    )
 
 
 def trouble(gate_id: str) -> Reply:
@@ -79,9 +83,9 @@ def _one(gate_id: str, outcome: Outcome, parked: str | None, unparked: Reply | N
 
 
 def _whole(gate_id: str, said: Mapping[str, tuple[str, Reply]], unparked: Reply | None) -> Reply:
-    if unparked is not None:
-        return unparked  # some may have it already: the repeat is Exim's to send, and the log says so
     words = [word for word, _ in said.values()]
+    if unparked is not None or DEFERRED in words:
+        return unparked or trouble(gate_id)  # some may have it already: the repeat is Exim's to send, the log says so
     first = next(iter(said.values()))[1]
     if len(set(words)) == 1:
         return first
