@@ -5,11 +5,11 @@ Pieces keep a 40 MiB message from being copied as a whole; no step over one take
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MAX_HEADER = 1024 * 1024  # octets; Exim's header_maxsize is the same
+MAX_HEADER_LINES = 10_000  # each is looked at one by one
 PIECE = 1024 * 1024  # octets of a body that are handled at a time
 
 
@@ -17,8 +17,8 @@ PIECE = 1024 * 1024  # octets of a body that are handled at a time
 class Message:
     """`head` is the header block up to and with the empty line, `body` the rest in pieces, both with CRLF line ends.
 
-    `bounded` is False when no empty line was found in the first MAX_HEADER octets: then `head` is the
-    beginning of a header too large to be looked through, and the rest is in `body`.
+    `bounded` is False when no empty line was found in the first MAX_HEADER octets (then `head` is only the beginning
+    of the header) or there are more than MAX_HEADER_LINES before it: too much to be looked through.
     """
 
     head: bytes
@@ -35,18 +35,6 @@ class Message:
         """Octets of the whole, as RFC 1870 counts them (with CRLF, before dots are doubled)."""
         return len(self.head) + sum(map(len, self.body))
 
-    def digest(self) -> bytes:
-        """SHA-256 of the whole. Takes about 1 ms a MiB (and lets other threads run meanwhile)."""
-        return digest(self.chunks)
-
-
-def digest(chunks: Iterable[bytes]) -> bytes:
-    """SHA-256 of pieces taken together."""
-    sha = hashlib.sha256()
-    for chunk in chunks:
-        sha.update(chunk)
-    return sha.digest()
-
 
 def message(chunks: Iterable[bytes]) -> Message:
     """The message whose canonical octets these pieces are. RFC 5322 §2.1: the first empty line ends the header."""
@@ -58,10 +46,11 @@ def message(chunks: Iterable[bytes]) -> Message:
             return Message(b"\r\n", _body(head[2:], pieces))
         end = head.find(b"\r\n\r\n")
         if 0 <= end <= MAX_HEADER:
-            return Message(head[: end + 4], _body(head[end + 4 :], pieces))
+            few = head.count(b"\n", 0, end) < MAX_HEADER_LINES
+            return Message(head[: end + 4], _body(head[end + 4 :], pieces), bounded=few)
         if len(head) > MAX_HEADER + 4:
             return Message(head, tuple(pieces), bounded=False)
-    return Message(head, ())
+    return Message(head, (), bounded=head.count(b"\n") <= MAX_HEADER_LINES)
 
 
 def _body(first: bytes, rest: Iterator[bytes]) -> tuple[bytes, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mailgate.core.facts import MessageFacts
 from mailgate.core.headers import MAX_HOPS
-from mailgate.core.message import MAX_HEADER
+from mailgate.core.message import MAX_HEADER, MAX_HEADER_LINES
 from mailgate.core.reply import Reply
 from mailgate.core.verdict import Action, Decision, Verdict, strongest
 
@@ -23,7 +23,8 @@ def header_too_large(facts: MessageFacts) -> Verdict | None:
     """A header that can't be looked through for forged fields."""
     if facts.bounded:
         return None
-    return Verdict(Action.REJECT, "header-too-large", Reply(552, "5.3.4", f"header larger than {MAX_HEADER} octets"))
+    text = f"header larger than {MAX_HEADER} octets or {MAX_HEADER_LINES} lines"
+    return Verdict(Action.REJECT, "header-too-large", Reply(552, "5.3.4", text))
 
 
 RULES: tuple[Callable[[MessageFacts], Verdict | None], ...] = (loop, header_too_large)
