@@ -1,0 +1,59 @@
+"""The demo's story, act by act. Exit status 0 only if every post arrived exactly once and nothing else was off."""
+
+import sys
+import time
+
+from tests.demo.scene import Demo
+from tests.stack.mails import Mail, mails
+from tests.stack.stack import Stack
+
+_OUTAGE_POSTS = 24
+_CLIENTS = [f"127.0.7.{n}" for n in range(1, 7)]
+
+
+def main() -> int:
+    """Run all acts; the exit status."""
+    started = time.monotonic()
+    demo = Demo()
+    demo.title("Starting a real Exim, a real Mailman core and mailgate between them, on loopback")
+    with Stack(long_lines=True) as stack:
+        gate = stack.start_gate()
+        doors = f"mailgate on {gate.lmtp[1]} (LMTP), Mailman on {stack.mailman.address[1]}"
+        demo.say(f"Exim listens on {stack.exim.address[1]}, {doors}")
+        address = stack.new_list()
+
+        demo.title("1  Mail flows: every mail of fixtures/ goes into Exim, from several client addresses")
+        sent = [mail.at(address) for mail in mails().values()]
+        demo.post_all(stack, sent)
+        demo.show_what_happened(stack, sent)
+
+        demo.title("2  Mailman is stopped. Posts go on being accepted, and are kept on disk")
+        stack.stop_mailman()
+        posts = [_post(number, address) for number in range(_OUTAGE_POSTS)]
+        demo.post_all(stack, posts)
+        demo.wait_spooled(stack, len(posts))
+        demo.show(gate.cli("queue", "list"), "mailgate queue list")
+        demo.show(gate.cli("queue", "stats"), "mailgate queue stats")
+
+        demo.title("3  Mailman is started again. The queue drains by itself")
+        stack.start_mailman()
+        demo.drain(stack, len(posts))
+        demo.check_once(stack, [*sent, *posts])
+
+        demo.title("4  The metrics that moved")
+        demo.show_metrics(gate)
+        demo.check(not stack.exim.queue(), "Exim's queue is empty")
+    demo.verdict(time.monotonic() - started)
+    return 0 if demo.held else 1
+
+
+def _post(number: int, address: str) -> Mail:
+    plain = mails()["plain"].at(address).marked(f"during-the-outage-{number:02}")
+    return Mail(
+        f"outage {number:02}", "sent while Mailman was down", plain.sender, plain.recipients,
+        _CLIENTS[number % len(_CLIENTS)], plain.octets,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
