@@ -1,0 +1,3 @@
+"""What all tests share: the stack (tests/stack/fixtures.py)."""
+
+pytest_plugins = ["tests.stack.fixtures"]

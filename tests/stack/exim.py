@@ -1,0 +1,142 @@
+"""A real exim4 of Debian in a directory and on a port of its own, with the configuration of config/exim4.
+
+It runs as Debian-exim from the start, never as root, and reads no file of the machine's own Exim. `start` returns when
+it listens. What it does is in its main log; a message that it bounces lands in `bounces()`.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.stack.children import Account, Child, account, me
+from tests.stack.ports import Port
+from tests.stack.waiting import wait_until
+
+PROGRAM = "/usr/sbin/exim4"
+CONFIG = Path(__file__).parents[2] / "config" / "exim4"
+
+
+class Exim:
+    """Takes mail for *@`domain` on `port` and hands it by LMTP to `next_hop`."""
+
+    def __init__(self, directory: Path, next_hop: tuple[str, int], domain: str = "lists.test") -> None:
+        self.directory = directory
+        self.port = Port()
+        self.log = directory / "log" / "mainlog"
+        self._drop: Account | None = account("Debian-exim")
+        self._child: Child | None = None
+        self._config = directory / "exim4.conf"
+        owner = self._drop or me()
+        directory.mkdir(mode=0o755)
+        for folder in ("log", "spool"):
+            (directory / folder).mkdir()
+        shutil.copytree(CONFIG, directory / "config")  # Exim must be able to read it, wherever the checkout is
+        macros = {
+            "CONFIG_DIR": directory / "config",
+            "STATE_DIR": directory,
+            "SMTP_PORT": self.port.number,
+            "RUN_USER": owner.name,
+            "RUN_GROUP": owner.gid,
+            "MAILGATE_HOST": next_hop[0],
+            "MAILGATE_PORT": next_hop[1],
+            "MAILGATE_DOMAINS": domain,
+        }
+        lines = [f"{name} = {value}" for name, value in macros.items()]
+        self._config.write_text("\n".join([*lines, f".include {directory}/config/exim4.conf", ""]))
+        owner.own(directory, self._config, directory / "log", directory / "spool")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it takes mail by SMTP; connect from any address of 127.0.0.0/8."""
+        return self.port.address
+
+    @property
+    def running(self) -> bool:
+        """Is the daemon there?"""
+        return self._child is not None and self._child.running
+
+    def begin(self) -> None:
+        """Start it; `ready` waits until it listens. A queue run each minute is its own, others by `run_queue`."""
+        argv: list[str | Path] = [PROGRAM, "-C", self._config, "-bdf", "-q1m"]
+        self._child = Child(argv, directory=self.directory, log=self.directory / "output", run_as=self._drop)
+
+    def ready(self, deadline: float = 10.0) -> None:
+        """Wait until it listens."""
+        wait_until(lambda: not self.running or self.port.open(), "Exim listens", deadline=deadline)
+        if not self.running:
+            raise RuntimeError(f"Exim ended: {(self.directory / 'output').read_text()}")
+
+    def start(self) -> None:
+        """Start it and wait until it listens."""
+        self.begin()
+        self.ready()
+
+    def stop(self) -> None:
+        """End the daemon and the deliveries that it forked."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+    def kill(self) -> None:
+        """End all its processes at once (SIGKILL)."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    def close(self) -> None:
+        """Kill it and give its port back."""
+        self.kill()
+        self.port.close()
+
+    def command(self, *arguments: str, deadline: float = 60.0) -> str:
+        """Run exim4 with this configuration, as the daemon's user; what it prints."""
+        launcher = self._drop.launcher([]) if self._drop else []
+        argv = [*launcher, PROGRAM, "-C", str(self._config), *arguments]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline, check=True, cwd=self.directory)
+        return done.stdout
+
+    def run_queue(self, deadline: float = 60.0) -> None:
+        """Try every queued message now, retry times or not; returns when each has been tried."""
+        self.command("-qff", deadline=deadline)
+
+    def forget(self) -> None:
+        """Empty the queue, the hints about hosts that did not answer, and the bounces. The log stays."""
+        if queued := self.queue():
+            self.command("-Mrm", *queued)
+        for hint in (self.directory / "spool" / "db").glob("retry*"):
+            hint.unlink()
+        for bounce in (self.directory / "bounces" / "new").glob("*"):
+            bounce.unlink()
+
+    def queue(self) -> list[str]:
+        """The Exim ids of the messages in its queue."""
+        return sorted(path.name.removesuffix("-H") for path in (self.directory / "spool" / "input").rglob("*-H"))
+
+    def bounces(self) -> list[bytes]:
+        """The messages that it wrote itself, oldest first: bounces, with Return-path and Envelope-to in front."""
+        return [path.read_bytes() for path in sorted((self.directory / "bounces" / "new").glob("*"))]
+
+    def log_lines(self, pattern: str = "") -> list[str]:
+        """The lines of the main log that `pattern` (a regular expression) is found in."""
+        if not self.log.exists():
+            return []
+        return [line for line in self.log.read_text(errors="replace").splitlines() if re.search(pattern, line)]
+
+    def wait_for_log(self, pattern: str, *, count: int = 1, deadline: float = 10.0) -> list[str]:
+        """The lines of the main log with `pattern`, once there are `count` or more."""
+
+        def lines() -> list[str]:
+            found = self.log_lines(pattern)
+            return found if len(found) >= count else []
+
+        return wait_until(lines, f"{pattern!r} {count} times in Exim's log", deadline=deadline)
+
+    def wait_for_id(self, message_id: str, deadline: float = 10.0) -> str:
+        """The Exim id under which it took the message with this Message-ID (with or without brackets)."""
+        line = self.wait_for_log(rf" <= .* id={re.escape(message_id.strip('<>'))}(\s|$)", deadline=deadline)[-1]
+        return line.split()[2]
+
+    def wait_empty(self, deadline: float = 30.0) -> None:
+        """Wait until nothing is queued."""
+        wait_until(lambda: not self.queue(), "Exim's queue is empty", deadline=deadline)

@@ -1,0 +1,18 @@
+"""Waiting for an event of another process: ask again until it is so, or the deadline has passed."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+_PAUSE = 0.02
+
+
+def wait_until(condition: Callable[[], Value], what: str, *, deadline: float = 10.0) -> Value:
+    """The first true value of `condition`, within `deadline` seconds. Else TimeoutError, saying `what` was not so."""
+    end = time.monotonic() + deadline
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {deadline:g} s: {what} (last seen: {value!r})")
+        time.sleep(_PAUSE)
+    return value
