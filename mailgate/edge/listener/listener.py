@@ -38,6 +38,7 @@ class Listener:
         self.in_flight = 0
         self._handle = handle
         self._servers: list[asyncio.Server] = []
+        self._paths: list[Path] = []  # unix sockets of ours
         self._sessions: set[Session] = set()
         self._draining = False
         self._quiet = asyncio.Event()
@@ -80,9 +81,8 @@ class Listener:
             server.close()
         for session in tuple(self._sessions):
             session.abort()
-        for endpoint in (*self.config.relay.lmtp, *self.config.relay.smtp):
-            if endpoint.path:
-                Path(endpoint.path).unlink(missing_ok=True)
+        for path in self._paths:
+            path.unlink(missing_ok=True)
 
     # for the sessions
 
@@ -140,6 +140,7 @@ class Listener:
             path = Path(endpoint.path)
             _clear(path)
             server = await self.loop.create_unix_server(session, path, backlog=_BACKLOG)
+            self._paths.append(path)
             path.chmod(0o660)
         else:
             server = await self.loop.create_server(session, endpoint.host, endpoint.port, backlog=_BACKLOG)

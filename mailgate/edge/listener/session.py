@@ -33,6 +33,7 @@ MAX_COMMAND = 4096  # octets; RFC 5321 §4.5.3.1.4 asks for 512, SMTPUTF8 and VE
 MAX_UNKNOWN = 20  # commands that nobody knows, before we hang up
 MAX_RECIPIENTS = 1000  # RFC 5321 §4.5.3.1.8 asks for 100
 _PIECE = 256 * 1024  # octets of mail data that are kept together
+_LAST_WORDS = 2.0  # seconds in which a peer may read what we said last
 _ATEXT = r"[^\x00-\x20\x7f<>()\[\]\\,;:\"@]"
 _PLAIN = re.compile(rf"<({_ATEXT}+@(?:{_ATEXT}+|\[[0-9A-Za-z.:]+\]))>(?: +(.*))?")
 _NULL = re.compile(r"<>(?: +(.*))?")
@@ -211,17 +212,35 @@ class Session(SMTP):
             self.transport.abort()
 
     def _hang_up(self) -> None:
-        if self.transport is not None:
-            self._writer.write(worded(self._farewell))
+        if isinstance(self.transport, asyncio.WriteTransport) and not self.transport.is_closing():
+            self.transport.write(worded(self._farewell))
+            self._close()
+
+    def _close(self) -> None:
+        if isinstance(self.transport, asyncio.WriteTransport):
             self.transport.close()
+            if self.transport.get_write_buffer_size():
+                # asyncio waits until all is sent: for ever, if the peer does not read.
+                self.loop.call_later(_LAST_WORDS, self.abort)
 
     # commands
 
     async def _handle_client(self) -> None:
+        try:
+            await self._dialogue()
+        finally:
+            self._close()  # at the peer's end of file, too
+
+    async def _dialogue(self) -> None:
         """The session, command by command. aiosmtpd's loop answers exceptions with 500 and logs every line."""
         await self.push(f"220 {self.hostname} {self.__ident__}")
         unknown = 0
-        while self.transport is not None and unknown < MAX_UNKNOWN:
+        # What was pipelined behind a farewell is not done: its replies would never be seen.
+        while self.transport is not None and not self._farewell:
+            if unknown == MAX_UNKNOWN:
+                await self.wire.flush()
+                self.say_farewell("421 4.7.0 too many unknown commands", True)
+                return
             try:
                 verb, arg = _command(await self.wire.line())
             except LineTooLong:
@@ -236,7 +255,6 @@ class Session(SMTP):
                 await method(arg)
             except Exception as error:  # noqa: BLE001  promise 2: our own faults are 4xx
                 await self.push(await self.handle_exception(error))
-        self.say_farewell("421 4.7.0 too many unknown commands", True)
 
     # replies
 
@@ -275,14 +293,14 @@ class Session(SMTP):
             await self.push("501 5.5.4 DATA takes no parameter")
             return
         await self.push("354 end with <CRLF>.<CRLF>")
-        await self._say(await self._take(envelope), envelope)
-        self._set_post_data_state()  # type: ignore[no-untyped-call]
+        replies = await self._take(envelope)
         self._phase = "command"
+        self._reset_timeout()
+        self._set_post_data_state()  # type: ignore[no-untyped-call]
+        await self._say(replies, envelope)
         if self._farewell:
             await self.wire.flush()
             self._hang_up()
-        else:
-            self._reset_timeout()
 
     def _taken_envelope(self) -> Envelope:
         taken = self.envelope
