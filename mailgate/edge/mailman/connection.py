@@ -36,6 +36,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._parser = ReplyParser()
         self._broken = ""
+        self._garbled = False
         self._transport: asyncio.Transport | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -53,6 +54,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed(data)
         except Garbage as error:
+            self._garbled = True
             self._break(str(error))
         self._wake()
 
@@ -79,9 +81,9 @@ class Connection(asyncio.Protocol):
         return not self._broken and self._parser.idle
 
     @property
-    def waiting(self) -> bool:
-        """True if a reply has already come that nobody has read."""
-        return bool(self._parser.replies)
+    def excess(self) -> bool:
+        """True if something has come that nobody has read: at a place where no reply is due, one too many."""
+        return self._garbled or not self._parser.idle
 
     async def reply(self, deadline: float = math.inf) -> Reply:
         """The next reply. Broken at `deadline` (of the loop's clock) if it has not come."""

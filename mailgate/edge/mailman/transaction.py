@@ -9,7 +9,7 @@ How it fails: `Stale` if a connection used before turns out dead before anything
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mailgate.core.data import stuffed
 from mailgate.core.envelope import Envelope, address_octets
@@ -41,6 +41,7 @@ class Transaction:
     lost: bool = False
     _stage: str = "MAIL"
     _dot_sent: bool = False
+    _doubtful: list[int] = field(default_factory=list)
 
     async def run(self) -> tuple[Outcome, ...]:
         """One outcome for each recipient of the envelope."""
@@ -76,9 +77,8 @@ class Transaction:
             await self._read_replies(accepted, outcomes)
         elif accepted is not None:
             await self._reset()
-        doubtful = [n for n in todo if (found := outcomes[n]) is not None and found.result is Result.REFUSED]
-        if doubtful and self._stage == "RCPT" and self.connection.usable:
-            await self._ask_again(doubtful, outcomes)
+        if self._doubtful and self.connection.usable:
+            await self._ask_again(outcomes)
 
     # before anything is sent
 
@@ -118,12 +118,16 @@ class Transaction:
             reply = await self._reply() if pipelining else await self._ask(command)
             if reply.positive:
                 accepted.append(n)
-            else:
-                outcomes[n] = Outcome(judge("rcpt", reply), reply)
+                continue
+            outcomes[n] = Outcome(Result.DEFERRED, reply)  # a refusal is believed when it has been said twice
+            if judge("rcpt", reply) is Result.REFUSED:
+                self._doubtful.append(n)
         if not pipelining and not accepted:
             return accepted
         data = await self._reply() if pipelining else await self._ask(b"DATA\r\n")
         if not mail.positive:
+            if data.code == 354:
+                self._give_up(f"DATA answered with {data} though MAIL was answered with {mail}")
             return self._mail_refused(mail, todo, outcomes)
         if not accepted and data.code != 354:
             return accepted  # RFC 2033 §4.2: 503, nobody is there to get it
@@ -136,12 +140,12 @@ class Transaction:
 
     def _mail_refused(self, mail: Reply, todo: list[int], outcomes: list[Outcome | None]) -> list[int] | None:
         self._stage = "MAIL answered"
+        self._doubtful.clear()
         for n in todo:
             outcomes[n] = Outcome(judge("mail", mail), mail)
         if mail.code == 421:  # RFC 5321 §3.8: the server is about to close
             self._give_up(f"MAIL answered with {mail}")
-            return None
-        return []
+        return [] if self.connection.usable else None
 
     def _mail(self) -> bytes:
         features, envelope = self.connection.features, self.envelope
@@ -157,13 +161,13 @@ class Transaction:
     def _rcpt(self, number: int) -> bytes:
         return b"RCPT TO:<%s>\r\n" % address_octets(self.envelope.recipients[number])
 
-    async def _ask_again(self, doubtful: list[int], outcomes: list[Outcome | None]) -> None:
+    async def _ask_again(self, outcomes: list[Outcome | None]) -> None:
         """Mailman gives "no such list" also for an exception: only what it says twice is believed."""
+        self._stage = "RCPT"
         if (await self._ask(self._mail())).positive:
-            for n in doubtful:
+            for n in self._doubtful:
                 reply = await self._ask(self._rcpt(n))
-                if judge("rcpt", reply) is not Result.REFUSED:
-                    outcomes[n] = Outcome(Result.DEFERRED, reply)
+                outcomes[n] = Outcome(judge("rcpt", reply), reply)
         await self._reset()
 
     async def _reset(self) -> None:
@@ -174,6 +178,8 @@ class Transaction:
 
     async def _send_data(self) -> None:
         self._stage = "message"
+        if self.connection.excess:
+            raise Broken("a reply came that nobody had asked for")  # the next ones could be anybody's
         pieces = stuffed(self.message.chunks)
         if self.message.size <= _WRITE_AT_ONCE:
             self._dot_sent = True
@@ -190,24 +196,21 @@ class Transaction:
         self._stage = "final dot"
         for count, n in enumerate(accepted):
             reply = await self._reply()
-            if count == 0 and len(accepted) > 1 and speaks_for_all(reply) and not self.connection.waiting:
+            if count == 0 and len(accepted) > 1 and speaks_for_all(reply) and not self.connection.excess:
                 result = judge("dot", reply, recipients=len(accepted))
                 for other in accepted:
                     outcomes[other] = Outcome(result, reply, alone=True)
                 self._give_up(f"one reply for {len(accepted)} recipients: {reply}")
                 return
             outcomes[n] = Outcome(judge("dot", reply), reply)
-        if not self.connection.usable:
+        if self.connection.excess:
             self._count_is_wrong(accepted, outcomes)
-            return
-        if any((found := outcomes[n]) is None or found.result is not Result.DELIVERED for n in accepted):
+        elif any((found := outcomes[n]) is None or found.result is not Result.DELIVERED for n in accepted):
             self.connection.close()  # after an exception Mailman still holds this envelope and would add to it
-        elif len(accepted) < len(self.envelope.recipients):
-            self._stage = "RCPT"
 
     def _count_is_wrong(self, accepted: list[int], outcomes: list[Outcome | None]) -> None:
         """Too many replies: which is whose can't be told, unless all say the same."""
-        self._give_up("the connection was lost or more replies came than there are recipients")
+        self._give_up("more replies came than there are recipients")
         replies = [found for n in accepted if (found := outcomes[n]) is not None]
         if any(found.result is not Result.DELIVERED for found in replies):
             for n in accepted:
