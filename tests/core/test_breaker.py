@@ -70,3 +70,9 @@ def test_whatever_happens_it_stays_within_its_width_and_only_a_probe_closes_it(w
             assert breaker.allowed == (0 if was_open else min(allowed + 1, width))
         assert 0 <= breaker.allowed <= width
         assert bool(breaker.reason) is breaker.is_open
+
+
+def test_it_may_begin_narrow() -> None:
+    breaker = Breaker(3, allowed=1)
+    breaker.succeeded()
+    assert breaker.allowed == 2

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mailgate.core.message import MAX_HEADER, Message, digest, in_pieces, message
+from mailgate.core.message import MAX_HEADER, MAX_HEADER_LINES, Message, in_pieces, message
 from tests.core.cuts import CUTS, made_of, one_by_one, pieces
 
 
@@ -39,7 +37,6 @@ def test_the_pieces_make_no_difference(octets: bytes, cuts: list[int]) -> None:
     assert (found.head, b"".join(found.body)) == (whole.head, b"".join(whole.body))
     assert b"".join(found.chunks) == octets
     assert found.size == len(octets)
-    assert found.digest() == hashlib.sha256(octets).digest() == digest([octets])
     assert all(found.body)
 
 
@@ -52,6 +49,15 @@ def test_a_header_is_looked_through_up_to_a_limit(length: int, bounded: bool, cu
     assert b"".join(found.chunks) == octets
     if bounded:
         assert (found.head, found.body) == (octets[: length + 4], (b"body\r\n",))
+
+
+@pytest.mark.parametrize(("lines", "bounded"), [(MAX_HEADER_LINES, True), (MAX_HEADER_LINES + 1, False)])
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"\r\nbody\r\nbody\r\n"])
+def test_the_lines_of_a_header_are_bounded(lines: int, bounded: bool, behind: bytes) -> None:
+    octets = b"a\r\n" * lines + behind
+    found = message([octets])
+    assert found.bounded is bounded
+    assert b"".join(found.chunks) == octets
 
 
 def test_a_header_without_end_is_not_bounded() -> None:

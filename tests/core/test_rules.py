@@ -7,14 +7,14 @@ import itertools
 import pytest
 
 from mailgate.core.facts import MessageFacts, of_message
-from mailgate.core.message import MAX_HEADER, Message, message
+from mailgate.core.message import Message, message
 from mailgate.core.reply import Reply
 from mailgate.core.rules import RULES, decide, header_too_large, loop
 from mailgate.core.verdict import Action, Decision, Verdict, strongest
 
 FINE = MessageFacts(hops=3, bounded=True)
 LOOP = Reply(554, "5.4.6", "routing loop: 101 Received fields, 100 are allowed")
-LARGE = Reply(552, "5.3.4", f"header larger than {MAX_HEADER} octets")
+LARGE = Reply(552, "5.3.4", "header larger than 1048576 octets or 10000 lines")
 
 
 @pytest.mark.parametrize(
