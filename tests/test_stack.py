@@ -69,6 +69,16 @@ def test_a_list_that_does_not_exist_bounces(stack: Stack) -> None:
     assert b"550 Requested action not taken: mailbox unavailable" in bounce
 
 
+def test_the_plugin_has_mailman_take_long_lines(stack_with_long_lines: Stack) -> None:
+    stack = stack_with_long_lines
+    mail = mails()["long-line"].at(stack.new_list())
+    stack.post(mail)
+    seen = stack.to_mailman.wait_for(mail.message_id)
+    assert as_handed_over(seen.octets) == mail.octets
+    arrival = stack.mailman.wait_arrived(mail.recipients[0], mail.message_id)
+    assert max(len(line) for line in arrival.octets.splitlines()) == 10240
+
+
 def test_frozen_mailman_answers_when_thawed(stack: Stack, a_list: str) -> None:
     mail = mails()["plain"].at(a_list).marked("frozen")
     stack.mailman.freeze()
@@ -113,6 +123,26 @@ def test_exim_restarts_at_the_same_address(stack: Stack, a_list: str) -> None:
     mail = mails()["plain"].at(a_list).marked("restarted")
     assert stack.post(mail).codes == [250]
     stack.mailman.wait_arrived(a_list, mail.message_id)
+
+
+def test_the_gate_is_driven(stack: Stack, a_list: str) -> None:
+    gate = stack.start_gate({"log": {"level": "debug"}})
+    mail = mails()["plain"].at(a_list).marked("driven")
+    stack.post(mail)
+    event = gate.wait_for_event("message.delivered", message_id=mail.message_id)
+    assert stack.to_mailman.wait_for(mail.message_id).delivered == [a_list]
+    assert event["id"].encode() in stack.to_gate.wait_for(mail.message_id).replies[0]
+    assert gate.metric("mailgate_recipients_total", outcome="delivered") == 1
+    assert gate.metric("mailgate_recipients_total", outcome="no such thing") == 0
+    with Client(gate.socket, lmtp=True) as client:
+        assert "PIPELINING" in client.extensions
+    gate.kill()
+    assert not gate.running
+    with pytest.raises(ConnectionRefusedError):
+        Client(gate.lmtp)
+    gate.start()
+    assert gate.stop() == 0
+    assert gate.noise() == ""
 
 
 SECOND_STACK = """

@@ -30,6 +30,13 @@ def stack(_session_stack: Stack) -> Iterator[Stack]:
     _session_stack.direct()
 
 
+@pytest.fixture(scope="session")
+def stack_with_long_lines() -> Iterator[Stack]:
+    """A second stack, of its own, whose Mailman takes lines of any length. Costs some seconds: for what needs it."""
+    with Stack(long_lines=True) as stack:
+        yield stack
+
+
 @pytest.fixture
 def gate(stack: Stack) -> Gate:
     """A gate with the settings of the tests and an empty spool, between Exim and Mailman; or `stack.start_gate`."""
