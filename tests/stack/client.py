@@ -62,17 +62,16 @@ class Client:
         hello: bool = True,
     ) -> None:
         self.lmtp = lmtp
-        if isinstance(address, Path):
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(timeout)
-            self._socket.connect(str(address))
-        else:
-            self._socket = socket.create_connection(address, timeout, (source, 0))
-        self._file = self._socket.makefile("rb")
         self.extensions: dict[str, str] = {}
-        if hello:
-            self.greeting = self.reply()
-            self.hello(helo)
+        self._socket = _connected(address, timeout, source)
+        self._file = self._socket.makefile("rb")
+        try:
+            if hello:
+                self.greeting = self.reply()
+                self.hello(helo)
+        except BaseException:
+            self.close()
+            raise
 
     def hello(self, name: str) -> Reply:
         """Say LHLO or EHLO; what the server offers is in `extensions` (keyword → argument)."""
@@ -163,3 +162,16 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _connected(address: tuple[str, int] | Path, timeout: float, source: str) -> socket.socket:
+    if not isinstance(address, Path):
+        return socket.create_connection(address, timeout, (source, 0))
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(str(address))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
