@@ -67,6 +67,7 @@ KEPT = [
     b'Authentication-Results: "lists (x) .test"; none\r\n',
     b"Authentication-Results: (lists.test\r\n",
     b"Authentication-Results: ) lists.test\r\n",
+    b"Authentication-Results: ) ( lists.test\r\n",
     b"Authentication-Results:\r\n",
     b"ARC-Authentication-Results: i=1; lists.test; spf=pass\r\n",
     b"Old-Authentication-Results: lists.test; spf=pass\r\n",
