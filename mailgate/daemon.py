@@ -13,6 +13,7 @@ import contextlib
 import gc
 import logging
 import signal
+import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -37,6 +38,7 @@ _STUCK = 10.0  # seconds without a beat after which /healthz says no
 _CONTROL = 1.0  # seconds until what an operator did in another process is noticed
 _HOUSEKEEPING = 10.0
 _DRAIN_GRACE = 5.0  # seconds past relay.budget
+_SWITCH = 0.0005  # seconds until the spool's thread may have the interpreter: each commit of it lets many go on
 _FIXED = ("hostname", "relay.lmtp", "relay.smtp", "spool.url", "http.listen")  # taken only at the start
 # The states of what is still there; delivered and dropped ones are history.
 _IN_SPOOL = ("pending", "uncertain", "held", "failed", "corrupt")
@@ -78,6 +80,7 @@ class Daemon:
             http = self._serve_http()
             await self._listen()
             self._catch_signals()
+            sys.setswitchinterval(_SWITCH)
             gc.freeze()  # what is loaded by now stays: there is no use in looking through it again and again
             async with self._tasks() as replaying:
                 self._telemetry.event("daemon.ready", {"version": mailgate.__version__, "config": str(self._file)})

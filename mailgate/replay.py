@@ -21,7 +21,8 @@ from mailgate.core.outcome import Outcome, Result
 from mailgate.core.retry import delay
 from mailgate.ports import Claimed, Settlement, Spool, SpoolError, Telemetry, Upstream, Valve
 
-_AHEAD = 8  # messages claimed at once for each that is sent at a time: they share one commit
+_AHEAD = 25  # messages claimed at once for each that is sent at a time: they share commits
+_TROUBLE_AGAIN = 60.0  # seconds until a message is tried again whose replay failed for a reason of ours
 _SETTLE_AGAIN = 1.0  # seconds between two tries to write down what became of a message
 _LOOK_AGAIN = 1.0  # seconds; what another process made due is noticed after that
 
@@ -72,7 +73,10 @@ class Replay:
 
         async def work() -> None:
             while queue:
-                await self._safely(queue.pop())
+                claimed = queue.pop()
+                settlements = await self._safely(claimed)
+                if settlements:  # written down while the next ones are sent, many in one commit
+                    group.create_task(self._settle(claimed, settlements))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self.config.replay.concurrency, len(batch))):
@@ -82,29 +86,29 @@ class Replay:
     def _may(self) -> bool:
         return not self._stopping and self._upstream.up and not self._valve.paused and not self._valve.foreign
 
-    async def _safely(self, claimed: Claimed) -> None:
+    async def _safely(self, claimed: Claimed) -> list[Settlement]:
         try:
-            await self._replay(claimed)
+            return await self._replay(claimed)
         except Exception:  # noqa: BLE001  one message's trouble is not the next one's
             cause = {"id": claimed.id, "trace": traceback.format_exc()}
             self._telemetry.event("replay.failed", cause, level="error")
-            await self._settle(claimed, [_later(number, time.time() + 60) for number in claimed.numbers])
+            return [_later(number, time.time() + _TROUBLE_AGAIN) for number in claimed.numbers]
 
-    async def _replay(self, claimed: Claimed) -> None:
+    async def _replay(self, claimed: Claimed) -> list[Settlement]:
+        """Send it; what became of each recipient. Empty if there is nothing to write down."""
         if not self._may():
-            await self._settle(claimed, [_later(number, time.time()) for number in claimed.numbers])
-            return
+            return [_later(number, time.time()) for number in claimed.numbers]
         message = await self._spool.load(claimed.id)
         if message is None:
-            return  # set aside and reported by the spool
+            return []  # set aside and reported by the spool
         await self._pace()
         outcomes = await self._deliver(claimed, message)
         settlements = [
             self._settlement(number, attempts, outcome)
             for number, attempts, outcome in zip(claimed.numbers, claimed.attempts, outcomes, strict=True)
         ]
-        await self._settle(claimed, settlements)
         self._tell(claimed, settlements)
+        return settlements
 
     async def _pace(self) -> None:
         if self.config.replay.rate:

@@ -26,13 +26,14 @@ class Connection(asyncio.Protocol):
     """A connection whose LHLO has been answered, once `open_connection` returns it.
 
     `features` maps an LHLO keyword in capitals to its parameters. `reused` is True from the second transaction on;
-    `expired` once a deadline has passed.
+    `expired` once a deadline has passed; `unsent` if what was written last had not all left us when it broke.
     """
 
     def __init__(self) -> None:
         self.features: dict[str, str] = {}
         self.reused = False
         self.expired = False
+        self.unsent = False
         self.idle_since = 0.0
         self._parser = ReplyParser()
         self._broken = ""
@@ -152,6 +153,7 @@ class Connection(asyncio.Protocol):
     def _break(self, why: str) -> None:
         self._broken = self._broken or why
         if self._transport is not None:
+            self.unsent = self.unsent or self._transport.get_write_buffer_size() > 0
             self._transport.abort()
         if self._timer is not None:
             self._timer.cancel()

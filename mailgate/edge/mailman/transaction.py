@@ -19,7 +19,7 @@ from mailgate.core.reply import Reply
 from mailgate.core.triage import all_alike, judge, silence, speaks_for_all
 from mailgate.edge.mailman.connection import Broken, Connection
 
-_WRITE_AT_ONCE = 64 * 1024  # octets; larger messages are written piece by piece, waiting for the socket
+_WRITE_AT_ONCE = 256 * 1024  # octets; larger messages are written piece by piece, waiting for the socket
 
 
 class Stale(Exception):
@@ -61,7 +61,7 @@ class Transaction:
         self.connection.close()
 
     def _lost(self) -> Outcome:
-        if self._dot_sent:
+        if self._dot_sent and not self.connection.unsent:
             return Outcome(Result.UNCERTAIN, silence(f"{self.trouble}: Mailman may have it"), alone=True)
         reached = self._stage != "MAIL"
         return Outcome(Result.DEFERRED if reached else Result.UNREACHED, silence(self.trouble or "not sent"))
