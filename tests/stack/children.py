@@ -1,16 +1,18 @@
 """The programs that a test run starts: each in a process group of its own, ended by its number, never left behind.
 
-A `Child` is ended with all that it forked. Should the test run itself be killed, the reaper ends the groups. As root
-the programs run as an unprivileged account.
+A `Child` is ended with all that it forked. Should the test run itself be killed, the reaper ends the groups and removes
+the temporary directories. As root the programs run as an unprivileged account.
 """
 
 import atexit
 import functools
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +33,20 @@ class Account:
         for path in paths:
             os.chown(path, self.uid, self.gid)
 
-    def launcher(self, reads: Iterable[Path]) -> list[str]:
+    def can_read(self, paths: Iterable[Path]) -> bool:
+        """May this account read them? Nothing under /root, for one."""
+        return all(subprocess.run([*self._become(), "test", "-r", path], check=False).returncode == 0 for path in paths)
+
+    def launcher(self, reads: Iterable[Path] = ()) -> list[str]:
         """The command that starts another as this account.
 
-        A checkout under /root can't be read by others; a program that must read one of `reads` there may look
-        (CAP_DAC_READ_SEARCH), and is unprivileged in all else.
+        A program that must read one of `reads` and may not is given CAP_DAC_READ_SEARCH, and no other privilege.
         """
-        plain = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
-        if all(subprocess.run([*plain, "test", "-r", path], check=False).returncode == 0 for path in reads):
-            return plain
-        return [*plain, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        look = [] if self.can_read(reads) else ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        return [*self._become(), *look]
+
+    def _become(self) -> list[str]:
+        return ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
 
 
 def account(name: str) -> Account | None:
@@ -83,7 +89,7 @@ class Child:
             )
         self.name = Path(argv[0]).name
         self.pid = self._process.pid
-        _tell_reaper("+", self.pid)
+        _tell_reaper(f"+{self.pid}")
 
     @property
     def running(self) -> bool:
@@ -121,7 +127,20 @@ class Child:
         if members(self.pid):
             os.killpg(self.pid, signal.SIGKILL)
             wait_until(lambda: set(members(self.pid)) <= {self.pid}, f"the end of process group {self.pid}")
-        _tell_reaper("-", self.pid)
+        _tell_reaper(f"-{self.pid}")
+
+
+def temporary_directory(prefix: str) -> Path:
+    """A new directory that the reaper removes, should we not come to `remove` it."""
+    directory = Path(tempfile.mkdtemp(prefix=prefix))
+    _tell_reaper(f"+{directory}")
+    return directory
+
+
+def remove(directory: Path) -> None:
+    """Remove a temporary directory with all that is in it."""
+    shutil.rmtree(directory)
+    _tell_reaper(f"-{directory}")
 
 
 def members(group: int) -> list[int]:
@@ -153,8 +172,8 @@ def _dismiss(reaper: subprocess.Popen[str]) -> None:
     reaper.wait()
 
 
-def _tell_reaper(sign: str, group: int) -> None:
+def _tell_reaper(line: str) -> None:
     stream = _reaper().stdin
     if stream:
-        stream.write(f"{sign}{group}\n")
+        stream.write(f"{line}\n")
         stream.flush()

@@ -91,7 +91,7 @@ class Exim:
 
     def command(self, *arguments: str, deadline: float = 60.0) -> str:
         """Run exim4 with this configuration, as the daemon's user; what it prints."""
-        launcher = self._drop.launcher([]) if self._drop else []
+        launcher = self._drop.launcher() if self._drop else []
         argv = [*launcher, PROGRAM, "-C", str(self._config), *arguments]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline, check=True, cwd=self.directory)
         return done.stdout

@@ -7,7 +7,6 @@ MAILGATE_KEEP_STACK is set in the environment.
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.stack.children import remove, temporary_directory
 from tests.stack.client import Client, Result
 from tests.stack.exim import Exim
 from tests.stack.gate import Gate, Settings
@@ -31,10 +31,12 @@ class Stack:
         self._lists = 0
         self._gates = 0
         self.gate: Gate | None = None
-        self.directory = Path(tempfile.mkdtemp(prefix="mailgate-stack-"))
+        if os.environ.get("MAILGATE_KEEP_STACK"):
+            self.directory = Path(tempfile.mkdtemp(prefix="mailgate-stack-"))
+        else:
+            self.directory = temporary_directory("mailgate-stack-")
+            self._undo.callback(remove, self.directory)
         self.directory.chmod(0o711)  # the programs are not root and must reach their own folders
-        if not os.environ.get("MAILGATE_KEEP_STACK"):
-            self._undo.callback(shutil.rmtree, self.directory)
         try:
             self.mailman = Mailman(self.directory / "mailman", long_lines=long_lines)
             self._undo.callback(self.mailman.close)
