@@ -109,11 +109,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(octets)
 
     async def drain(self, deadline: float) -> None:
-        """Wait until the socket takes more. Broken at `deadline`."""
+        """Let others run, and wait until the socket takes more. Broken at `deadline`."""
         self._expire_at(deadline)
-        while not self._writable:
-            if self._broken:
-                raise Broken(self._broken)
+        await asyncio.sleep(0)  # else we would not hear that the connection has broken, and write on
+        while not self._writable and not self._broken:
             self._writer = asyncio.get_running_loop().create_future()
             await self._writer
 

@@ -182,15 +182,15 @@ class Transaction:
             raise Broken("a reply came that nobody had asked for")  # the next ones could be anybody's
         pieces = stuffed(self.message.chunks)
         if self.message.size <= _WRITE_AT_ONCE:
-            self._dot_sent = True
             self.connection.send(b"".join([*pieces, b".\r\n"]))
+            self._dot_sent = True
             return
         for piece in pieces:
             for start in range(0, len(piece), _WRITE_AT_ONCE):
                 self.connection.send(piece[start : start + _WRITE_AT_ONCE])
                 await self.connection.drain(self._in_time())
-        self._dot_sent = True
         self.connection.send(b".\r\n")
+        self._dot_sent = True
 
     async def _read_replies(self, accepted: list[int], outcomes: list[Outcome | None]) -> None:
         self._stage = "final dot"
