@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from mailgate.edge.spool import place, schema
 from mailgate.edge.spool.errors import SpoolAbsent, code, said, translated, translating
@@ -75,8 +75,8 @@ class Database:
             os.close(place.create(self.path))
         self._mark = place.fingerprint(self.path, hostname)
         first = {"owner": json.dumps(self._mark), "instance": secrets.token_hex(8)}
-        self.writing = self._engine(NullPool)
-        self.reading = self._engine(QueuePool, pool_size=READERS, max_overflow=READERS, pool_timeout=BUSY_TIMEOUT)
+        self.writing = self._engine(_begin_writing, pool_size=1)
+        self.reading = self._engine(_begin_reading, pool_size=READERS)
         try:
             self.created = self.write(lambda connection: schema.prepare(connection, first), "opening")
         except SpoolError as error:
@@ -87,16 +87,16 @@ class Database:
         place.sync_directory(self.path.parent)
         self._identity = self._seen()
 
-    def _engine(self, pool: type[NullPool | QueuePool], **options: Any) -> Engine:
+    def _engine(self, begin: Callable[[Connection], None], pool_size: int) -> Engine:
         engine = create_engine(
             URL.create("sqlite", database=str(self.path)),
-            poolclass=pool,
+            poolclass=QueuePool,
+            pool_size=pool_size,
+            pool_timeout=BUSY_TIMEOUT,
             connect_args={"timeout": BUSY_TIMEOUT, "check_same_thread": False},
-            **options,
         )
-        writes = pool is NullPool
         event.listen(engine, "connect", _configure)
-        event.listen(engine, "begin", _begin_writing if writes else _begin_reading)
+        event.listen(engine, "begin", begin)
         self._engines.append(engine)
         return engine
 

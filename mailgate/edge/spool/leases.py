@@ -11,14 +11,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, and_, bindparam, or_, select, update
+from sqlalchemy import Boolean, Connection, bindparam, or_, select, update
 
 from mailgate.core.envelope import Envelope, address_text
 from mailgate.core.units import said_seconds
-from mailgate.edge.spool.schema import CORRUPT, DELIVERED, FAILED, HELD, PENDING, messages, recipients
+from mailgate.edge.spool.schema import CORRUPT, DELIVERED, FAILED, HELD, PENDING, messages, recipients, unindexed
 from mailgate.edge.spool.storing import remove_settled_content, text
 from mailgate.ports import Claimed, Facts, Settlement
 
+_LEASE = (
+    update(recipients)
+    .where(recipients.c.message_id == bindparam("of"), recipients.c.number == bindparam("which"))
+    .values(lease=bindparam("run"), last_attempt=bindparam("now"))
+)
 _SETTLE = (
     update(recipients)
     .where(
@@ -35,6 +40,15 @@ _SETTLE = (
         attempts=recipients.c.attempts + bindparam("tried"),
         lease="",
     )
+)
+_UNLEASE = (
+    update(recipients)
+    .where(
+        recipients.c.message_id == bindparam("of"),
+        recipients.c.number == bindparam("which"),
+        recipients.c.lease == bindparam("run"),
+    )
+    .values(lease="")
 )
 _EXPIRE = (
     update(recipients)
@@ -58,7 +72,8 @@ def due(connection: Connection, now: float, most: int, shunned: Collection[str],
     With `scan` the index is not used: for a file in which it is damaged.
     """
     order = (recipients.c.received, recipients.c.message_id)
-    query = select(recipients.c.message_id).where(_due(now)).group_by(*order).order_by(*order).limit(most)
+    due = (recipients.c.state == PENDING, recipients.c.lease == "", recipients.c.next_attempt <= now)
+    query = select(recipients.c.message_id).where(*due).group_by(*order).order_by(*order).limit(most)
     if shunned:
         query = query.where(recipients.c.message_id.not_in(list(shunned)))
     if scan:
@@ -66,22 +81,22 @@ def due(connection: Connection, now: float, most: int, shunned: Collection[str],
     return list(connection.scalars(query))
 
 
-def _due(now: float) -> Any:
-    return and_(recipients.c.state == PENDING, recipients.c.lease == "", recipients.c.next_attempt <= now)
-
-
 def claim(connection: Connection, run: str, ids: Sequence[str], now: float) -> list[Claimed]:
     """Lease the due recipients of these messages, in this order."""
-    wanted = and_(recipients.c.message_id.in_(ids), _due(now))
     heads = {row.id: row for row in connection.execute(select(messages).where(messages.c.id.in_(ids)))}
     people: dict[str, list[Any]] = {gate_id: [] for gate_id in ids if gate_id in heads}
-    for row in connection.execute(select(recipients).where(wanted).order_by(recipients.c.number)):
-        people[row.message_id].append(row)
-    connection.execute(update(recipients).where(wanted).values(lease=run, last_attempt=now))
+    # Who is due is decided here: asked for together with the ids, SQLite goes through all that is due instead.
+    for row in connection.execute(select(recipients).where(recipients.c.message_id.in_(ids))):
+        if row.state == PENDING and not row.lease and row.next_attempt <= now:
+            people[row.message_id].append(row)
+    keys = [{"of": row.message_id, "which": row.number} for rows in people.values() for row in rows]
+    if keys:
+        connection.execute(_LEASE, [key | {"run": run, "now": now} for key in keys])
     return [_claimed(heads[gate_id], rows) for gate_id, rows in people.items() if rows]
 
 
-def _claimed(head: Any, rows: Sequence[Any]) -> Claimed:
+def _claimed(head: Any, rows: list[Any]) -> Claimed:
+    rows.sort(key=lambda row: row.number)
     return Claimed(
         id=head.id,
         envelope=Envelope(
@@ -100,9 +115,9 @@ def _claimed(head: Any, rows: Sequence[Any]) -> Claimed:
 
 def unclaim(connection: Connection, run: str, claimed: Sequence[Claimed]) -> None:
     """Give back leases under which nothing was sent."""
-    ids = [claim.id for claim in claimed]
-    where = (recipients.c.message_id.in_(ids), recipients.c.lease == run)
-    connection.execute(update(recipients).where(*where).values(lease=""))
+    keys = [{"of": claim.id, "which": number, "run": run} for claim in claimed for number in claim.numbers]
+    if keys:
+        connection.execute(_UNLEASE, keys)
 
 
 def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> None:
@@ -131,7 +146,7 @@ def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> No
 
 def set_aside(connection: Connection, gate_id: str, reason: str) -> None:
     """Take a message that can not be read out of the queue, with the reason; what is settled stays so."""
-    waiting = (recipients.c.message_id == gate_id, recipients.c.state.in_((PENDING, HELD, FAILED)))
+    waiting = (recipients.c.message_id == gate_id, unindexed(recipients.c.state).in_((PENDING, HELD, FAILED)))
     connection.execute(update(recipients).where(*waiting).values(state=CORRUPT, lease=""))
     connection.execute(update(messages).where(messages.c.id == gate_id).values(trouble=text(reason)))
 

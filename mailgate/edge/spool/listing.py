@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, and_, distinct, exists, false,
 from mailgate.core.envelope import address_text
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.query import shown
-from mailgate.edge.spool.schema import PENDING, UNCERTAIN, messages, recipients
+from mailgate.edge.spool.schema import PENDING, UNCERTAIN, messages, recipients, unindexed
 
 PAGE = 200  # messages read or changed at a time
 MOST_IDS = 1000  # in one statement
@@ -139,11 +139,10 @@ def of_recipient(selection: Selection) -> ColumnElement[bool]:
 
 
 def _in_state(state: str) -> ColumnElement[bool]:
-    if state == UNCERTAIN:
-        return and_(recipients.c.state == PENDING, recipients.c.uncertain.is_(True))
-    if state == PENDING:
-        return and_(recipients.c.state == PENDING, recipients.c.uncertain.is_(False))
-    return recipients.c.state == state
+    column = unindexed(recipients.c.state)
+    if state in {PENDING, UNCERTAIN}:
+        return and_(column == PENDING, recipients.c.uncertain.is_(state == UNCERTAIN))
+    return column == state
 
 
 def _like(column: ColumnElement[str], pattern: str) -> ColumnElement[bool]:

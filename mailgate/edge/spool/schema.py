@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Double,
     Index,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
     insert,
     inspect,
     select,
@@ -91,8 +93,16 @@ recipients = Table(
     Column("reply", Text, nullable=False),
     Column("lease", String(32), nullable=False),  # the run that is trying it now; "" for nobody
     # Claims and counts are answered from this index alone, so a queue of 100,000 does not have to be read for them.
-    Index("recipients_due", "state", "lease", "received", "message_id", "next_attempt", "uncertain"),
+    Index("recipients_queue", "state", "received", "message_id", "lease", "next_attempt", "uncertain"),
 )
+
+
+def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
+    """The column, for a condition beside one on the message's id: SQLite would take the index on states instead and
+    go through all that is pending for each message.
+    """
+    return func.coalesce(column, "")
+
 
 Step = Callable[[Connection], None]
 STEPS: tuple[Step, ...] = ()  # STEPS[n] brings version n + 1 to n + 2

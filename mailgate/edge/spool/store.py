@@ -62,7 +62,6 @@ class Control:
 
     paused: Pause | None
     foreign: str
-    counts: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +253,9 @@ class Store:
         return Tended(expired.total(), purged, kept)
 
     async def control(self, now: float) -> Control:
-        """What a verb in any process may have written, and the counts."""
+        """What a verb in any process may have written."""
         mark = self.database.owner_mark
-        return await self._read(
-            lambda c: Control(control.paused(c, now), control.foreign(c, mark), query.counts(c)), "reading"
-        )
+        return await self._read(lambda c: Control(control.paused(c, now), control.foreign(c, mark)), "reading")
 
     def counts(self) -> Counts:
         """What is in the spool, for a scrape from any thread. Blocks for some milliseconds. Raises SpoolError."""

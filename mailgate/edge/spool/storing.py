@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, exists, func, insert, select, update
 
 from mailgate.core.envelope import Envelope, address_octets, printable
 from mailgate.core.message import PIECE, Message, in_pieces
-from mailgate.edge.spool.schema import LIVE, bodies, messages, recipients
+from mailgate.edge.spool.schema import LIVE, bodies, messages, recipients, unindexed
 from mailgate.ports import Facts, Parked
 
 MAX_TEXT = 2000  # characters of a reply or a fact that are kept
@@ -133,7 +133,7 @@ def purge(connection: Connection, before: float, most: int) -> int:
 
 def remove_settled_content(connection: Connection, ids: Sequence[str], now: float) -> list[str]:
     """Delete the content of those messages that no recipient needs any more; their ids are returned."""
-    wanting = exists().where(recipients.c.message_id == messages.c.id, recipients.c.state.in_(LIVE))
+    wanting = exists().where(recipients.c.message_id == messages.c.id, unindexed(recipients.c.state).in_(LIVE))
     over = select(messages.c.id).where(messages.c.id.in_(ids), messages.c.settled.is_(None), ~wanting)
     settled = list(connection.scalars(over))
     if settled:

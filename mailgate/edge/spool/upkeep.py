@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, exists, select, update
 from mailgate.edge.spool import content, control, leases, place
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolBusy, translated, translating
-from mailgate.edge.spool.schema import CORRUPT, HELD, LIVE, messages, recipients
+from mailgate.edge.spool.schema import CORRUPT, HELD, LIVE, messages, recipients, unindexed
 from mailgate.ports import SpoolError
 
 BACKUP_PAGES = 2048  # copied between two reports of progress
@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]  # done, of how many
 
 _RESTORE = (
     update(recipients)
-    .where(recipients.c.message_id == bindparam("of"), recipients.c.state == CORRUPT)
+    .where(recipients.c.message_id == bindparam("of"), unindexed(recipients.c.state) == CORRUPT)
     .values(state=HELD, reply="was set aside as damaged; verify found it whole")
 )
 
@@ -60,7 +60,7 @@ def verify(database: Database, progress: Progress | None = None) -> Iterator[Fin
     for row in _structure(database):
         if row != "ok":
             yield Finding("", row, "")
-    living = exists().where(recipients.c.message_id == messages.c.id, recipients.c.state.in_(LIVE))
+    living = exists().where(recipients.c.message_id == messages.c.id, unindexed(recipients.c.state).in_(LIVE))
     query = select(messages.c.id).where(living).order_by(messages.c.received)
     ids = database.read(lambda c: list(c.scalars(query)), "choosing")
     for done, gate_id in enumerate(ids, 1):
@@ -89,32 +89,32 @@ def _verified(database: Database, gate_id: str) -> Finding | None:
     except SpoolError as error:
         problem = str(error)
     try:
+        aside = database.read(lambda c: CORRUPT in _states(c, gate_id))
+        if not problem and not aside:
+            return None
         return database.write(lambda c: _judged(c, gate_id, problem))
     except SpoolError as error:
         return Finding(gate_id, f"{problem or 'not checked'}; nothing could be written about it: {error}", "")
 
 
+def _states(connection: Connection, gate_id: str) -> dict[str, str]:
+    """The living states of a message's recipients, with the leases under them."""
+    query = select(recipients.c.state, recipients.c.lease).where(recipients.c.message_id == gate_id)
+    return {row.state: row.lease for row in connection.execute(query) if row.state in LIVE}
+
+
 def _judged(connection: Connection, gate_id: str, problem: str) -> Finding | None:
-    rows = connection.execute(
-        select(recipients.c.state, recipients.c.lease).where(
-            recipients.c.message_id == gate_id, recipients.c.state.in_(LIVE)
-        )
-    ).all()
-    if not rows:
-        return None  # settled or dropped while we read
-    aside = any(state == CORRUPT for state, _ in rows)
-    if problem and not all(state == CORRUPT for state, _ in rows):
-        if any(lease for _, lease in rows):
-            return Finding(gate_id, problem, "")  # a replay is at it and will find the same
-        leases.set_aside(connection, gate_id, problem)
-        return Finding(gate_id, problem, "set aside")
-    if problem:
-        return Finding(gate_id, problem, "")
-    if aside:
+    states = _states(connection, gate_id)
+    if not states:
+        return None  # settled or dropped while it was read
+    if not problem:
         connection.execute(_RESTORE, {"of": gate_id})
         connection.execute(update(messages).where(messages.c.id == gate_id).values(trouble=""))
         return Finding(gate_id, "had been set aside, but its content is what was stored", "restored")
-    return None
+    if states.keys() == {CORRUPT} or any(states.values()):
+        return Finding(gate_id, problem, "")  # nothing new, or a replay is at it and finds the same
+    leases.set_aside(connection, gate_id, problem)
+    return Finding(gate_id, problem, "set aside")
 
 
 def backup(database: Database, target: Path, progress: Progress | None = None) -> None:
