@@ -1,8 +1,8 @@
 """The configuration: one TOML file becomes one frozen value, or a list of what is wrong with it.
 
 Every message names the key as the file has it (`relay.budget`) and the reason. Nothing is guessed: an unknown key is
-an error, with the nearest known one. Keys of DESIGN's contract that this version does not act on yet are read and
-named in `Config.idle_keys`, so that `check-config` and the log can say that they have no effect.
+an error, with the nearest known one. Keys that this version knows but does not act on yet are named in
+`Config.idle_keys`, so that `check-config` and the log can say that they have no effect; their values are not looked at.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Iterator
@@ -22,14 +23,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mailgate.core import units
 
 DEFAULT_FILE = Path("/etc/mailgate/mailgate.toml")
-_LATER: dict[str, frozenset[str] | None] = {
-    "spam": None,
-    "networks": None,
-    "auth": None,
-    "policy": None,
-    "verdict": None,
-    "mailman": frozenset({"rest_url", "queue_dir"}),
+_LATER = {
+    "spam": "engine servers timeout max_size on_failure tag_score hold_score reject_score"
+    " skip_networks skip_recipients",
+    "networks": "files contexts action",
+    "auth": "spf dkim dmarc arc timeout authserv_id nameservers",
+    "policy": "reject_after_acceptance",
+    "verdict": "listen",
+    "mailman": "rest_url queue_dir",
 }
+_PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]+)?) *%")
+_SOCKET_PATH = 107  # octets that fit into sockaddr_un, unix(7)
 
 
 class ConfigError(Exception):
@@ -74,6 +78,8 @@ def endpoint(text: object) -> Endpoint:
         path = text.removeprefix("unix:")
         if not path.startswith("/"):
             raise ValueError(f'{text!r}: the path of a unix socket is absolute, as in "unix:/run/mailgate/lmtp.sock"')
+        if len(os.fsencode(path)) > _SOCKET_PATH:
+            raise ValueError(f"{text!r}: the path of a unix socket has at most {_SOCKET_PATH} octets")
         return Endpoint(path=path)
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -101,12 +107,11 @@ def _size(value: object) -> int:
 def _share(value: object) -> Share:
     if not isinstance(value, str):
         raise ValueError(_quoted(value, "5%"))
-    if value.endswith("%"):
-        number = value.removesuffix("%").strip()
-        if not number.replace(".", "", 1).isdecimal() or not 0 <= float(number) < 100:
-            raise ValueError(f'{value!r} is not a share of the disk: write "5%" or "2GiB"')
-        return Share(part=float(number) / 100)
-    return Share(octets=units.octets(value))
+    percent = _PERCENT.fullmatch(value)
+    try:
+        return Share(part=float(percent[1]) / 100) if percent else Share(octets=units.octets(value))
+    except ValueError:
+        raise ValueError(f'{value!r} is not a share of the disk: write "5%" or "2GiB"') from None
 
 
 def _network(value: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -179,7 +184,7 @@ class ReplayConfig(_Section):
     """The pace at which spooled messages go to Mailman: at once, and a second (0 = as fast as it takes them)."""
 
     concurrency: Annotated[int, Field(gt=0)] = 4
-    rate: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 class HttpConfig(_Section):
@@ -198,7 +203,9 @@ class LogConfig(_Section):
 class Config(_Section):
     """The whole configuration. `idle_keys` are keys of the file that this version reads but does not act on."""
 
-    hostname: Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9.-]+$")] = Field(default_factory=socket.getfqdn)
+    hostname: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.-]+$")] = Field(
+        default_factory=socket.getfqdn
+    )
     relay: RelayConfig = RelayConfig()
     mailman: MailmanConfig = MailmanConfig()
     spool: SpoolConfig = SpoolConfig()
@@ -223,12 +230,12 @@ def parse(tree: dict[str, Any]) -> Config:
     """The configuration of a TOML tree. Raises ConfigError with every problem found."""
     if "idle_keys" in tree:
         raise ConfigError(["idle_keys: unknown key"])
-    tree, idle = _without_later(tree)
+    tree, idle, problems = _without_later(tree)
     try:
         config = Config(**tree)
     except ValidationError as error:
-        raise ConfigError([_said(problem) for problem in error.errors()]) from None
-    problems = list(_contradictions(config))
+        raise ConfigError(problems + [_said(problem) for problem in error.errors()]) from None
+    problems += _contradictions(config)
     if problems:
         raise ConfigError(problems)
     return config.model_copy(update={"idle_keys": idle})
@@ -239,19 +246,23 @@ def find(given: Path | None) -> Path:
     return given or Path(os.environ.get("MAILGATE_CONFIG") or DEFAULT_FILE)
 
 
-def _without_later(tree: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _without_later(tree: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...], list[str]]:
+    """The tree without what `_LATER` names, the keys that were taken out, and the problems found among them."""
     kept: dict[str, Any] = {}
     idle: list[str] = []
+    problems: list[str] = []
     for name, value in tree.items():
-        keys = _LATER.get(name, frozenset())
-        if keys is None:
-            idle.append(name)
-        elif keys and isinstance(value, dict):
-            idle += [f"{name}.{key}" for key in value if key in keys]
-            kept[name] = {key: inner for key, inner in value.items() if key not in keys}
-        else:
+        later = _LATER.get(name, "").split()
+        if not later or not isinstance(value, dict):
             kept[name] = value
-    return kept, tuple(idle)
+            continue
+        idle += [f"{name}.{key}" for key in value if key in later]
+        left = {key: inner for key, inner in value.items() if key not in later}
+        if name in Config.model_fields:
+            kept[name] = left
+        else:
+            problems += [f"{name}.{key}: unknown key{_nearest(key, later)}" for key in left]
+    return kept, tuple(idle), problems
 
 
 def _contradictions(config: Config) -> Iterator[str]:
@@ -274,10 +285,12 @@ def _contradictions(config: Config) -> Iterator[str]:
 
 
 def _said(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])[1:]
     kind, given = problem["type"], problem["input"]
+    if kind == "extra_forbidden" and where in _LATER:
+        return f"{where}: is a section: write [{where}]"
     if kind == "extra_forbidden":
-        return f"{where}: unknown key{_nearest(problem['loc'])}"
+        return f"{where}: unknown key{_nearest(str(problem['loc'][-1]), _known(problem['loc'][:-1]))}"
     if kind == "value_error":
         return f"{where}: {problem['ctx']['error']}"
     if kind == "tuple_type":
@@ -287,19 +300,23 @@ def _said(problem: Any) -> str:
     return f"{where}: {given!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _nearest(loc: tuple[int | str, ...]) -> str:
-    model: type[BaseModel] = Config
-    for part in loc[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
-    known = [name for name in model.model_fields if name != "idle_keys"]
-    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})"
+def _known(section: tuple[int | str, ...]) -> list[str]:
+    """The keys of a section, or of the whole file."""
+    if section:
+        model = Config.model_fields[str(section[0])].annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        return [*model.model_fields, *_LATER.get(str(section[0]), "").split()]
+    return [*(name for name in Config.model_fields if name != "idle_keys"), *_LATER]
+
+
+def _nearest(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(dict.fromkeys(known))})"
 
 
 def surroundings(config: Config) -> list[str]:
-    """What stands outside the file and would keep the daemon from working: directories that are not there."""
+    """What stands outside the file and would keep the daemon from working: places that are missing or forbidden."""
     problems = []
     places = [("spool.url", config.spool.path)]
     for name, endpoints in (
@@ -313,4 +330,8 @@ def surroundings(config: Config) -> list[str]:
             problems.append(f"{key}: {path}: there is no directory {path.parent}")
         elif not os.access(path.parent, os.W_OK | os.X_OK):
             problems.append(f"{key}: {path}: the directory {path.parent} can't be written to by this user")
+        elif path.is_dir():
+            problems.append(f"{key}: {path} is a directory: give the name of a file in it")
+        elif path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            problems.append(f"{key}: {path} can't be read and written by this user")
     return problems

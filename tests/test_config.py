@@ -1,0 +1,271 @@
+"""The configuration: each mistake is told by its key and its reason, and the shipped file says what is true."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import tomllib
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner, Result
+
+from mailgate import config as configuration
+from mailgate.cli.main import app
+from mailgate.config import Config, Endpoint, Share, load, parse
+
+ROOT = Path(__file__).parent.parent
+BAD = sorted((ROOT / "tests" / "bad_config").iterdir())
+SHIPPED = ROOT / "config" / "mailgate.toml"
+COMMENTED_KEY = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
+MINUTE, DAY, MIB, GIB = 60, 86_400, 2**20, 2**30
+
+DEFAULTS = {
+    "relay.lmtp": (Endpoint("127.0.0.1", 8025),),
+    "relay.smtp": (),
+    "relay.trusted_peers": ("127.0.0.0/8", "::1/128"),
+    "relay.max_message_size": 40 * MIB,
+    "relay.max_in_flight": 512 * MIB,
+    "relay.max_connections": 500,
+    "relay.budget": 45,
+    "relay.idle_timeout": 5 * MINUTE,
+    "relay.session_timeout": 60 * MINUTE,
+    "mailman.lmtp": Endpoint("127.0.0.1", 8024),
+    "mailman.connections": 10,
+    "mailman.connect_timeout": 5,
+    "mailman.reply_timeout": 30,
+    "mailman.probe_interval": 5,
+    "spool.url": "sqlite:////var/lib/mailgate/spool.db",
+    "spool.max_bytes": 20 * GIB,
+    "spool.min_free": Share(part=0.05),
+    "spool.lifetime": 5 * DAY,
+    "spool.retry_first": 10,
+    "spool.retry_max": 15 * MINUTE,
+    "replay.concurrency": 4,
+    "replay.rate": 0,
+    "http.listen": Endpoint("127.0.0.1", 9725),
+    "log.format": "json",
+    "log.level": "info",
+}
+
+
+def check(file: Path | str, **environment: str) -> Result:
+    """`mailgate check-config --config FILE`, in this process."""
+    return CliRunner().invoke(app, ["check-config", "--config", str(file)], env=environment)
+
+
+def keys(section: BaseModel, prefix: str = "") -> dict[str, object]:
+    """Every key of a configuration by its name in the file, with its value."""
+    found: dict[str, object] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            found |= keys(value, f"{prefix}{name}.")
+        elif name != "idle_keys":
+            found[prefix + name] = value
+    return found
+
+
+def working(folder: Path) -> str:
+    """A configuration whose places exist."""
+    return f'hostname = "lists.test"\nspool.url = "sqlite:///{folder}/spool.db"\n'
+
+
+# bad ones
+
+
+@pytest.mark.parametrize("folder", BAD, ids=[folder.name for folder in BAD])
+def test_a_bad_configuration_is_told_in_words_a_person_needs(folder: Path) -> None:
+    result = check(folder / "mailgate.toml")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    for words in (folder / "expected").read_text().splitlines():
+        assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_each_line_is_the_programs_and_names_one_problem() -> None:
+    folder = ROOT / "tests" / "bad_config" / "43-three-at-once"
+    lines = check(folder / "mailgate.toml").stderr.splitlines()
+    assert [line.split(": ")[1] for line in lines] == ["spam.timout", "relay.buget", "log.level"]
+
+
+def test_the_command_itself_ends_with_status_1() -> None:
+    file = ROOT / "tests" / "bad_config" / "04-unknown-key" / "mailgate.toml"
+    run = subprocess.run(
+        [sys.executable, "-m", "mailgate", "check-config", "--config", file],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == "mailgate: relay.buget: unknown key (did you mean budget?)\n"
+
+
+def test_serve_refuses_it_in_the_same_words() -> None:
+    file = ROOT / "tests" / "bad_config" / "04-unknown-key" / "mailgate.toml"
+    result = CliRunner().invoke(app, ["serve", "--config", str(file)])
+    assert (result.exit_code, result.stderr) == (1, "mailgate: relay.buget: unknown key (did you mean budget?)\n")
+
+
+def test_an_unreachable_file(tmp_path: Path) -> None:
+    for file, why in ((tmp_path / "none.toml", "No such file or directory"), (tmp_path, "Is a directory")):
+        result = check(file)
+        assert (result.exit_code, result.stderr) == (1, f"mailgate: {file}: {why}\n")
+
+
+def _problems(url: str) -> list[str]:
+    return configuration.surroundings(parse({"spool": {"url": url}}))
+
+
+def _become_nobody() -> None:
+    if os.geteuid() == 0:  # who may write everywhere
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+
+def test_a_place_that_is_not_ours() -> None:
+    with tempfile.TemporaryDirectory() as name, get_context("fork").Pool(1, _become_nobody) as nobody:
+        folder = Path(name)
+        (folder / "closed").mkdir()
+        (folder / "spool.db").touch(0o400)
+        (folder / "closed").chmod(0o555)
+        folder.chmod(0o777)
+        assert nobody.apply(_problems, (f"sqlite:///{name}/new.db",)) == []
+        assert nobody.apply(_problems, (f"sqlite:///{name}/spool.db",)) == [
+            f"spool.url: {name}/spool.db can't be read and written by this user"
+        ]
+        assert nobody.apply(_problems, (f"sqlite:///{name}/closed/spool.db",)) == [
+            f"spool.url: {name}/closed/spool.db: the directory {name}/closed can't be written to by this user"
+        ]
+
+
+# good ones
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ('hostname = "lists-1.example.org"', "hostname", "lists-1.example.org"),
+        ('relay.lmtp = ["[::1]:8025"]', "relay.lmtp", (Endpoint("::1", 8025),)),
+        ('relay.lmtp = ["unix:{0}/l.sock"]', "relay.lmtp", (Endpoint(path="{0}/l.sock"),)),
+        ('relay = {{ lmtp = [], smtp = ["127.0.0.1:2525"] }}', "relay.smtp", (Endpoint("127.0.0.1", 2525),)),
+        ('relay.trusted_peers = ["192.0.2.1", "::1"]', "relay.trusted_peers", ("192.0.2.1/32", "::1/128")),
+        ('relay.trusted_peers = ["192.0.2.77/24"]', "relay.trusted_peers", ("192.0.2.0/24",)),
+        ('relay.budget = "1m30s"', "relay.budget", 90.0),
+        ('relay.max_message_size = "400KiB"', "relay.max_message_size", 409_600),
+        ('mailman.lmtp = "unix:/run/mailman/lmtp.sock"', "mailman.lmtp", Endpoint(path="/run/mailman/lmtp.sock")),
+        ("mailman.connections = 1", "mailman.connections", 1),
+        ('spool.min_free = "2GiB"', "spool.min_free", Share(octets=2 * GIB)),
+        ('spool.min_free = "0.5 %"', "spool.min_free", Share(part=0.005)),
+        ('spool.min_free = "0%"', "spool.min_free", Share()),
+        ("replay.rate = 5", "replay.rate", 5.0),
+        ("replay.rate = 0.5", "replay.rate", 0.5),
+        ('http.listen = "unix:{0}/http.sock"', "http.listen", Endpoint(path="{0}/http.sock")),
+        ('log.format = "text"', "log.format", "text"),
+    ],
+)  # fmt: skip
+def test_a_good_configuration(text: str, key: str, value: object, tmp_path: Path) -> None:
+    file = tmp_path / "mailgate.toml"
+    base = working(tmp_path).splitlines()
+    kept = [line for line in base if line.split(" = ")[0] != key]
+    file.write_text("\n".join([*kept, text.format(tmp_path)]), encoding="utf-8")
+    result = check(file)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{file}: ok\n", "")
+    found = keys(load(file))[key]
+    assert repr(_plain(found)) == repr(_plain(value)).format(tmp_path)
+
+
+def _plain(value: object) -> object:
+    """Networks as text; the rest as it is."""
+    if isinstance(value, tuple):
+        return tuple(at if isinstance(at, Endpoint) else str(at) for at in value)
+    return value
+
+
+def test_the_file_is_found_by_the_environment(tmp_path: Path) -> None:
+    file, other = tmp_path / "mailgate.toml", tmp_path / "other.toml"
+    file.write_text(working(tmp_path), encoding="utf-8")
+    other.write_text("nonsense = 1", encoding="utf-8")
+    found = CliRunner().invoke(app, ["check-config"], env={"MAILGATE_CONFIG": str(file)})
+    assert (found.exit_code, found.stdout) == (0, f"{file}: ok\n")
+    assert check(file, MAILGATE_CONFIG=str(other)).exit_code == 0  # --config goes first
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_either_it_is_the_one_in_etc(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAILGATE_CONFIG", raising=False)
+    if value is not None:
+        monkeypatch.setenv("MAILGATE_CONFIG", value)
+    assert configuration.find(None) == Path("/etc/mailgate/mailgate.toml")
+
+
+def test_a_key_of_a_later_version_is_said_to_have_no_effect(tmp_path: Path) -> None:
+    file = tmp_path / "mailgate.toml"
+    later = 'mailman.rest_url = "http://127.0.0.1:8001"\nmailman.connections = 5\n[spam]\nreject_score = 6.0\n'
+    file.write_text(working(tmp_path) + later, encoding="utf-8")
+    result = check(file)
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "mailgate: mailman.rest_url: known, but this version does nothing with it yet",
+        "mailgate: spam.reject_score: known, but this version does nothing with it yet",
+    ]
+    assert load(file).idle_keys == ("mailman.rest_url", "spam.reject_score")
+    assert load(file).mailman.connections == 5
+
+
+# what the parts of it say
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (Endpoint("127.0.0.1", 8025), "127.0.0.1:8025"),
+        (Endpoint("::1", 8025), "[::1]:8025"),
+        (Endpoint(path="/run/mailgate/lmtp.sock"), "unix:/run/mailgate/lmtp.sock"),
+    ],
+)
+def test_an_address_is_said_as_it_is_written(at: Endpoint, said: str) -> None:
+    assert str(at) == said
+    assert configuration.endpoint(said) == at
+
+
+def test_a_share_of_a_disk() -> None:
+    assert [Share(part=0.05).of(1000), Share(octets=70).of(1000), Share().of(1000)] == [50, 70, 0]
+
+
+def test_the_spools_file() -> None:
+    assert Config().spool.path == Path("/var/lib/mailgate/spool.db")
+
+
+# the shipped file and the defaults
+
+
+def test_the_defaults() -> None:
+    found = {key: _plain(value) for key, value in keys(Config()).items()}
+    assert found.pop("hostname") == socket.getfqdn()
+    assert found == DEFAULTS
+
+
+def test_the_shipped_file_changes_nothing() -> None:
+    assert load(SHIPPED) == Config()
+
+
+def test_the_shipped_file_shows_every_key_with_its_default() -> None:
+    tree = tomllib.loads(COMMENTED_KEY.sub("", SHIPPED.read_text(encoding="utf-8")))
+    assert tree.pop("hostname") == "lists.example.org"
+    shown = {f"{section}.{key}" for section, pairs in tree.items() for key in pairs}
+    assert shown == set(DEFAULTS)
+    assert parse(tree) == Config()
+
+
+def test_every_key_of_the_shipped_file_has_a_comment_of_its_own_or_shares_one() -> None:
+    paragraphs = SHIPPED.read_text(encoding="utf-8").split("\n\n")
+    for paragraph in paragraphs:
+        if COMMENTED_KEY.search(paragraph):
+            assert paragraph.startswith("# "), paragraph
