@@ -77,22 +77,22 @@ class Hooks:
 
     async def handle_MAIL(  # noqa: N802  aiosmtpd's name
         self, server: Session, _session: Any, envelope: Any, address: str, options: list[str]
-    ) -> str:
+    ) -> str | bytes:
         if not server.listener.has_room:
             return "452 4.3.1 too much mail in flight, try again later"
         envelope.mail_from = address
         envelope.mail_options.extend(options)
-        return "250 2.1.0 Ok"
+        return b"250 2.1.0 Ok"
 
     async def handle_RCPT(  # noqa: N802  aiosmtpd's name
         self, _server: Session, _session: Any, envelope: Any, address: str, _options: list[str]
-    ) -> str:
+    ) -> str | bytes:
         if address == "<>":
             return "553 5.1.3 the null path is no recipient"
         if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
             return "452 4.5.3 too many recipients"  # RFC 5321 §4.5.3.1.10
         envelope.rcpt_tos.append(address)
-        return "250 2.1.5 Ok"
+        return b"250 2.1.5 Ok"
 
 
 class Session(SMTP):
@@ -253,6 +253,7 @@ class Session(SMTP):
     # replies
 
     async def push(self, status: str | bytes) -> None:
+        """Say a reply: text is worded, octets are said as they are."""
         await self.wire.say(status + b"\r\n" if isinstance(status, bytes) else worded(status))
         if not isinstance(status, bytes) and status.startswith(("221", "421")):
             await self.wire.flush()  # aiosmtpd closes behind these
@@ -308,7 +309,7 @@ class Session(SMTP):
         if arg:
             await self.push("501 5.5.4 DATA takes no parameter")
             return
-        await self.push("354 end with <CRLF>.<CRLF>")
+        await self.push(b"354 end with <CRLF>.<CRLF>")
         replies = await self._take(envelope)
         self._phase = "command"
         self._reset_timeout()
@@ -337,7 +338,8 @@ class Session(SMTP):
                 return self.listener.turn_away(peer, envelope, *refusal)
             return await self.listener.relay(peer, envelope, message(pieces), sum(map(len, pieces)))
         except Exception as error:  # noqa: BLE001  promise 2 and 3: N times 4xx for our own faults
-            self._farewell = await self.handle_exception(error)  # where the peer stands can't be known any more
+            await self.handle_exception(error)
+            self._farewell = "421 4.3.0 trouble of our own, try again"  # where the peer stands can't be known any more
             return [Reply(451, "4.3.0", "trouble of our own, try again")] * len(envelope.recipients)
 
     async def _receive(self) -> tuple[list[bytes], tuple[Reply, str] | None]:
@@ -385,4 +387,4 @@ class LMTPSession(Session, LMTP):
     door: Door = "lmtp"
     smtp_LHLO = Session.smtp_EHLO  # noqa: N815  aiosmtpd's name
     smtp_HELO = LMTP.smtp_HELO  # noqa: N815  aiosmtpd's name
-    smtp_EHLO = LMTP.smtp_EHLO  # noqa: N815  aiosmtpd's name
+    smtp_EHLO = LMTP.smtp_EHLO  # type: ignore[assignment]  # noqa: N815  aiosmtpd's name and type
