@@ -32,7 +32,7 @@ from mailgate.edge.spool.schema import FAILED, HELD, PENDING
 from mailgate.edge.spool.storing import Deposit
 from mailgate.edge.spool.work import BATCH, Work
 from mailgate.edge.spool.writer import Operation, Writer
-from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
+from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, SpoolFull, Telemetry
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -47,10 +47,13 @@ BEGINNINGS = {PENDING, HELD, FAILED}
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was found: `abandoned` are messages that a process which is gone was delivering, now marked uncertain."""
+    """What was found: `abandoned` are messages that a process which is gone was delivering, now marked uncertain;
+    `stuck` those of them where damage kept that from being written.
+    """
 
     created: bool
     abandoned: tuple[str, ...]
+    stuck: tuple[str, ...]
     foreign: str
 
 
@@ -131,21 +134,31 @@ class Store:
             created=opened.created,
             uncertain=len(opened.abandoned),
             ids=list(opened.abandoned[:SOME]),
+            stuck=list(opened.stuck),
             foreign=opened.foreign,
-            level="warning" if opened.abandoned or opened.foreign else "info",
+            level="warning" if opened.abandoned or opened.stuck or opened.foreign else "info",
         )
         return opened
 
     def _open(self) -> tuple[Database, Opened]:
+        ballast = place.Ballast(self.config.path)
+        try:
+            return self._open_once(ballast)
+        except SpoolFull:
+            if not ballast.give_up():
+                raise
+            return self._open_once(ballast)
+
+    def _open_once(self, ballast: place.Ballast) -> tuple[Database, Opened]:
         database = Database(self.config.path, self._hostname, serve=True)
         try:
-            abandoned = upkeep.end_old_leases(database)
+            abandoned, stuck = upkeep.end_old_leases(database)
             foreign = database.read(lambda c: control.foreign(c, database.owner_mark))
-            place.Ballast(database.path).take(self.config)
+            ballast.take(self.config)
         except BaseException:
             database.close()
             raise
-        return database, Opened(database.created, tuple(abandoned), foreign)
+        return database, Opened(database.created, tuple(abandoned), tuple(stuck), foreign)
 
     def _begin(self, database: Database) -> _OpenSpool:
         writer = Writer(
@@ -215,11 +228,20 @@ class Store:
 
     async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float) -> None:
         """Write down what became of recipients: see `mailgate.ports.Spool.settle`. May be called again with the
-        same after it raised; until it succeeds this process does not claim the message again.
+        same after it raised; until it succeeds this process does not claim the message again. Where damage makes it
+        impossible for good that is said (`spool.corrupt`), not raised.
         """
-        work = self._spool.work
+        work, verdicts = self._spool.work, Verdicts(gate_id, tuple(settlements), now)
         work.shunned.add(gate_id)
-        await self._write(work.settle, Verdicts(gate_id, tuple(settlements), now))
+        try:
+            await self._write(work.settle, verdicts)
+        except SpoolDamaged:
+            try:
+                await self._write(work.settle_only, verdicts)
+            except SpoolDamaged as error:
+                self._event("spool.corrupt", id=gate_id, cause="can not be settled", not_marked=str(error))
+                return
+            self._event("spool.trouble", id=gate_id, cause="settled, but damage keeps the content from being removed")
         work.shunned.discard(gate_id)
 
     async def _set_aside(self, gate_id: str, reason: str) -> None:
