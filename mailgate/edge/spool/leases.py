@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, bindparam, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, or_, select, update
 
 from mailgate.core.envelope import Envelope, address_text
 from mailgate.core.units import said_seconds
@@ -50,6 +50,11 @@ _UNLEASE = (
     )
     .values(lease="")
 )
+_ABANDON = (
+    update(recipients)
+    .where(recipients.c.message_id == bindparam("of"), recipients.c.lease != "", recipients.c.lease != bindparam("run"))
+    .values(lease="", uncertain=True, attempts=recipients.c.attempts + 1)
+)
 _EXPIRE = (
     update(recipients)
     .where(recipients.c.message_id == bindparam("of"), recipients.c.number == bindparam("which"))
@@ -69,16 +74,20 @@ class Verdicts:
 def due(connection: Connection, now: float, most: int, shunned: Collection[str], *, scan: bool = False) -> list[str]:
     """The ids of up to `most` messages with somebody due, oldest received first, but none of the `shunned`.
 
-    With `scan` the index is not used: for a file in which it is damaged.
+    With `scan` the index of the queue is not used: for a file in which it is damaged.
     """
     order = (recipients.c.received, recipients.c.message_id)
-    due = (recipients.c.state == PENDING, recipients.c.lease == "", recipients.c.next_attempt <= now)
-    query = select(recipients.c.message_id).where(*due).group_by(*order).order_by(*order).limit(most)
+    wanted = (_waiting(scan=scan), recipients.c.lease == "", recipients.c.next_attempt <= now)
+    query = select(recipients.c.message_id).where(*wanted).group_by(*order).order_by(*order).limit(most)
     if shunned:
         query = query.where(recipients.c.message_id.not_in(list(shunned)))
-    if scan:
-        query = query.with_hint(recipients, "NOT INDEXED", "sqlite")
     return list(connection.scalars(query))
+
+
+def _waiting(*, scan: bool) -> ColumnElement[bool]:
+    if scan:
+        return and_(unindexed(recipients.c.state) == PENDING, recipients.c.attempts >= 0)  # is in no index
+    return recipients.c.state == PENDING
 
 
 def claim(connection: Connection, run: str, ids: Sequence[str], now: float) -> list[Claimed]:
@@ -120,8 +129,10 @@ def unclaim(connection: Connection, run: str, claimed: Sequence[Claimed]) -> Non
         connection.execute(_UNLEASE, keys)
 
 
-def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> None:
-    """Write down what became of recipients leased by `run`; what is not leased (any more) is left as it is."""
+def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts], *, keep_content: bool = False) -> None:
+    """Write down what became of recipients leased by `run`; what is not leased (any more) is left as it is. Content
+    that nobody needs any more goes, unless it is to be kept.
+    """
     rows = [
         {
             "of": verdict.gate_id,
@@ -140,7 +151,7 @@ def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> No
     if rows:
         connection.execute(_SETTLE, rows)
     done = {v.gate_id: v.now for v in verdicts if any(s.state == DELIVERED for s in v.settlements)}
-    if done:
+    if done and not keep_content:
         remove_settled_content(connection, list(done), max(done.values()))
 
 
@@ -150,15 +161,15 @@ def set_aside(connection: Connection, gate_id: str, reason: str) -> None:
     connection.execute(update(recipients).where(*waiting).values(state=CORRUPT, lease="", reply=text(reason)))
 
 
-def abandoned(connection: Connection, run: str) -> list[str]:
-    """End the leases of other runs, which are gone: what they held may have been delivered. The messages' ids."""
-    where = (recipients.c.lease != "", recipients.c.lease != run)
-    ids = list(connection.scalars(select(recipients.c.message_id).where(*where).distinct()))
-    if ids:
-        connection.execute(
-            update(recipients).where(*where).values(lease="", uncertain=True, attempts=recipients.c.attempts + 1)
-        )
-    return ids
+def abandoned(connection: Connection, run: str, *, scan: bool = False) -> list[str]:
+    """The ids of messages that other runs have leased. `scan`: as for `due`."""
+    where = (_waiting(scan=scan), recipients.c.lease != "", recipients.c.lease != run)
+    return list(connection.scalars(select(recipients.c.message_id).where(*where).distinct()))
+
+
+def abandon(connection: Connection, run: str, ids: Sequence[str]) -> None:
+    """End the leases of other runs, which are gone, on these messages: what they held may have been delivered."""
+    connection.execute(_ABANDON, [{"of": gate_id, "run": run} for gate_id in ids])
 
 
 def expire(connection: Connection, now: float, lifetime: float, most: int) -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,17 +21,18 @@ from sqlalchemy import Connection
 from mailgate.config import SpoolConfig
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
-from mailgate.edge.spool import content, control, leases, place, query, upkeep
+from mailgate.edge.spool import content, control, leases, place, query
 from mailgate.edge.spool.control import Pause
-from mailgate.edge.spool.database import READERS, Database
+from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.leases import Verdicts
+from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
 from mailgate.edge.spool.storing import Deposit
-from mailgate.edge.spool.work import BATCH, Work
-from mailgate.edge.spool.writer import Operation, Writer
-from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, SpoolFull, Telemetry
+from mailgate.edge.spool.work import BATCH
+from mailgate.edge.spool.writer import Operation
+from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -43,18 +43,6 @@ HISTORY = 86400.0  # seconds that settled messages are remembered
 ROUNDS = 20  # transactions of one kind in one housekeeping
 SOME = 20  # ids that an event names
 BEGINNINGS = {PENDING, HELD, FAILED}
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What was found: `abandoned` are messages that a process which is gone was delivering, now marked uncertain;
-    `stuck` those of them where damage kept that from being written.
-    """
-
-    created: bool
-    abandoned: tuple[str, ...]
-    stuck: tuple[str, ...]
-    foreign: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +71,14 @@ class Store:
         self.config = config
         self._hostname = hostname
         self._telemetry = telemetry
-        self._open_spool: _OpenSpool | None = None
+        self._serving: Serving | None = None
         self._why = "the spool is not open"
         self._trouble = ""
 
     @property
     def opened(self) -> bool:
         """True between a successful `open` and `close`."""
-        return self._open_spool is not None
+        return self._serving is not None
 
     @property
     def trouble(self) -> str:
@@ -103,18 +91,18 @@ class Store:
         return self._spool.database
 
     @property
-    def _spool(self) -> _OpenSpool:
-        if self._open_spool is None:
+    def _spool(self) -> Serving:
+        if self._serving is None:
             raise SpoolError(self._why)
-        return self._open_spool
+        return self._serving
 
     async def open(self) -> Opened | None:
         """Open the file, make it if it is missing, lock it. None if it is open already. Raises SpoolError."""
-        if self._open_spool is not None:
-            if not self._open_spool.database.replaced:
+        if self._serving is not None:
+            if not self._serving.database.replaced:
                 return None
             await self.close()
-        opening = asyncio.get_running_loop().run_in_executor(None, self._open)
+        opening = asyncio.get_running_loop().run_in_executor(None, open_file, self.config, self._hostname)
         try:
             async with asyncio.timeout(DEADLINE):
                 database, opened = await asyncio.shield(opening)
@@ -126,7 +114,12 @@ class Store:
             if isinstance(error, TimeoutError):
                 raise SpoolError(f"{self.config.path}: not open within {DEADLINE:g} s") from error
             raise
-        self._open_spool = self._begin(database)
+        self._serving = begin(
+            database,
+            lambda: self.config,
+            lambda seconds: self._telemetry.observe("spool_commit_seconds", seconds),
+            lambda words: self._event("spool.trouble", cause=words),
+        )
         self._trouble = ""
         self._event(
             "spool.opened",
@@ -140,43 +133,11 @@ class Store:
         )
         return opened
 
-    def _open(self) -> tuple[Database, Opened]:
-        ballast = place.Ballast(self.config.path)
-        try:
-            return self._open_once(ballast)
-        except SpoolFull:
-            if not ballast.give_up():
-                raise
-            return self._open_once(ballast)
-
-    def _open_once(self, ballast: place.Ballast) -> tuple[Database, Opened]:
-        database = Database(self.config.path, self._hostname, serve=True)
-        try:
-            abandoned, stuck = upkeep.end_old_leases(database)
-            foreign = database.read(lambda c: control.foreign(c, database.owner_mark))
-            ballast.take(self.config)
-        except BaseException:
-            database.close()
-            raise
-        return database, Opened(database.created, tuple(abandoned), tuple(stuck), foreign)
-
-    def _begin(self, database: Database) -> _OpenSpool:
-        writer = Writer(
-            database.writing,
-            control.touch,
-            place.Ballast(database.path).give_up,
-            lambda seconds: self._telemetry.observe("spool_commit_seconds", seconds),
-            lambda words: self._event("spool.trouble", cause=words),
-        )
-        return _OpenSpool(
-            database, writer, Work(database, lambda: self.config), ThreadPoolExecutor(READERS, "spool-reader")
-        )
-
     async def close(self) -> None:
         """Finish what was submitted and let go of the file."""
-        spool, self._open_spool, self._why = self._open_spool, None, "the spool is closed"
-        if spool is not None:
-            await asyncio.get_running_loop().run_in_executor(None, spool.close)
+        serving, self._serving, self._why = self._serving, None, "the spool is closed"
+        if serving is not None:
+            await asyncio.get_running_loop().run_in_executor(None, serving.close, DEADLINE)
 
     async def store(
         self,
@@ -203,12 +164,14 @@ class Store:
             # Something on the way is damaged. One by one it shows what; the rest goes on.
             ids = await self._candidates(now, most)
         claimed: list[Claimed] = []
-        for gate_id in ids:
-            try:
-                one = await self._write(work.claim_one, (now, gate_id))
-                claimed.extend(one)
-            except SpoolDamaged as error:
-                await self._set_aside(gate_id, str(error))
+        while ids and not claimed:
+            for gate_id in ids:
+                try:
+                    one = await self._write(work.claim_one, (now, gate_id))
+                    claimed.extend(one)
+                except SpoolDamaged as error:
+                    await self._set_aside(gate_id, str(error))
+            ids = await self._candidates(now, most)
         return claimed
 
     async def _candidates(self, now: float, most: int) -> list[str]:
@@ -309,19 +272,6 @@ class Store:
 
     def _event(self, name: str, *, level: str = "error", **fields: object) -> None:
         self._telemetry.event(name, {key: value for key, value in fields.items() if value != ""}, level=level)
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenSpool:
-    database: Database
-    writer: Writer
-    work: Work
-    threads: ThreadPoolExecutor
-
-    def close(self) -> None:
-        self.writer.close(DEADLINE)
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        self.database.close()
 
 
 def _close_late(opening: asyncio.Future[tuple[Database, Opened]]) -> None:

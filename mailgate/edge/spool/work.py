@@ -23,7 +23,8 @@ GIVEN_BACK = 2048  # pages in one transaction
 class Work:
     """Pairs of an operation and its argument's meaning:
 
-    `store` a Deposit · `claim` (now, most) · `claim_one` (now, id) · `settle` Verdicts · `set_aside` (id, reason) ·
+    `store` a Deposit · `claim` (now, most) · `claim_one` (now, id) · `settle` and `settle_only` (content stays)
+    Verdicts · `set_aside` (id, reason) ·
     `expire` now · `purge` the time before which history is forgotten · `shrink` nothing.
     `shunned` are messages that are not claimed.
     """
@@ -32,12 +33,14 @@ class Work:
         """`config` is asked each time, so that it may be exchanged."""
         self._database = database
         self._config = config
+        self._ballast = place.Ballast(database.path)
         self._spooled_at_most: int | None = None  # other processes only take away
         self.shunned: set[str] = set()
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
         self.claim_one = Operation("claiming one", self._claim_one, self._unclaim)
         self.settle = Operation("settling", self._settle)
+        self.settle_only = Operation("settling without removing", self._settle_only)
         self.set_aside = Operation("setting aside", self._set_aside)
         self.expire = Operation("expiring", self._expire)
         self.purge = Operation("purging", self._purge)
@@ -59,15 +62,16 @@ class Work:
         config, room = self._config(), place.room(self._database.path)
         sure = self._spooled_at_most is None
         spooled = storing.spooled(connection) if self._spooled_at_most is None else self._spooled_at_most
+        owed = self._ballast.owed
         inside = 0
         answers: list[SpoolError | None] = []
         taken: list[Deposit] = []
         more = 0
         for deposit in deposits:
-            words = place.refusal(config, room, spooled, more + deposit.size, inside)
+            words = place.refusal(config, room, spooled, more + deposit.size, inside, owed)
             if words and not sure:
                 sure, spooled, inside = True, storing.spooled(connection), reusable(connection)
-                words = place.refusal(config, room, spooled, more + deposit.size, inside)
+                words = place.refusal(config, room, spooled, more + deposit.size, inside, owed)
             answers.append(SpoolFull(words) if words else None)
             if not words:
                 taken.append(deposit)
@@ -95,6 +99,10 @@ class Work:
 
     def _settle(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
         leases.settle(connection, self._database.run, verdicts)
+        return [None] * len(verdicts)
+
+    def _settle_only(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
+        leases.settle(connection, self._database.run, verdicts, keep_content=True)
         return [None] * len(verdicts)
 
     def _set_aside(self, connection: Connection, those: Sequence[tuple[str, str]]) -> Sequence[None]:

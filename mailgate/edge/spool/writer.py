@@ -212,9 +212,10 @@ class Writer:
         try:
             with connection.begin():
                 self._touch(connection)
-        except Exception as error:  # noqa: BLE001 - has done its work all the same; the first failure is reported
-            self._on_trouble(f"{translated(error, 'writing over a failed commit')}")
+        except Exception as error:  # noqa: BLE001 - it has done its work all the same
             roll_back(connection)
+            if not is_full(error):  # else the caller is about to be told
+                self._on_trouble(f"{translated(error, 'writing over a failed commit')}")
 
     def _answer(self, outcomes: Sequence[Outcome]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
