@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from mailgate.edge.spool import Database, Store, control, verbs
@@ -71,13 +72,16 @@ async def operate(directory: Path, seconds: str) -> None:
     database.close()
 
 
-async def pause(directory: Path, reason: str) -> None:
-    """Pause, or with no reason resume."""
+async def pause(directory: Path) -> None:
+    """Pause for each reason that is given, resume for an empty one."""
     database = Database(directory / "spool.db", HOST)
-    if reason:
-        database.write(lambda connection: control.pause(connection, reason, None, NOW))
-    else:
-        database.write(lambda connection: control.resume(connection, NOW))
+    for line in sys.stdin:
+        reason = line.strip()
+        if reason:
+            database.write(partial(control.pause, reason=reason, until=None, now=NOW))
+        else:
+            database.write(partial(control.resume, now=NOW))
+        say("done")
     database.close()
 
 

@@ -9,7 +9,7 @@ from mailgate.ports import Claimed, Settlement
 from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets
 from tests.spool.processes import child
 
-ROUNDS = 4
+ROUNDS = 3
 
 
 async def test_what_was_acknowledged_is_there(tmp_path: Path) -> None:
