@@ -7,8 +7,8 @@ What it has been told is done it says on a line of its own, at once.
 
 import asyncio
 import os
+import select
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -59,11 +59,11 @@ async def obey(directory: Path) -> None:
                 say("failed", gate_id, error)
 
 
-async def operate(directory: Path, seconds: str) -> None:
-    """Hold, release and drop beside a running gate, and say what was dropped."""
+async def operate(directory: Path) -> None:
+    """Hold, release and drop beside a running gate until the parent hangs up, and say what was dropped."""
     database = Database(directory / "spool.db", HOST)
-    until = time.monotonic() + float(seconds)
-    while time.monotonic() < until:
+    say("ready")
+    while not select.select([sys.stdin], [], [], 0)[0]:
         everything = Selection(states=("pending", "held"))
         for verb in (verbs.hold, verbs.release):
             list(verb(database, everything, NOW))

@@ -78,10 +78,9 @@ def due(connection: Connection, now: float, most: int, shunned: Collection[str],
     """
     order = (recipients.c.received, recipients.c.message_id)
     wanted = (_waiting(scan=scan), recipients.c.lease == "", recipients.c.next_attempt <= now)
-    query = select(recipients.c.message_id).where(*wanted).group_by(*order).order_by(*order).limit(most)
-    if shunned:
-        query = query.where(recipients.c.message_id.not_in(list(shunned)))
-    return list(connection.scalars(query))
+    query = select(recipients.c.message_id).where(*wanted).group_by(*order).order_by(*order)
+    ids = connection.scalars(query.limit(most + len(shunned)))
+    return [gate_id for gate_id in ids if gate_id not in shunned][:most]
 
 
 def _waiting(*, scan: bool) -> ColumnElement[bool]:

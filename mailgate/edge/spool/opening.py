@@ -40,10 +40,13 @@ class Serving:
     threads: ThreadPoolExecutor
 
     def close(self, timeout: float) -> None:
-        """Finish what was submitted, for up to `timeout` seconds, and let go of the file."""
-        self.writer.close(timeout)
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        self.database.close()
+        """Finish what was submitted and let go of the file. A writer that is not done within `timeout` seconds keeps
+        file and lock until the process ends: nobody else may have them while it may still write.
+        """
+        ended = self.writer.close(timeout)
+        self.threads.shutdown(wait=ended, cancel_futures=True)
+        if ended:
+            self.database.close()
 
 
 def open_file(config: SpoolConfig, hostname: str) -> tuple[Database, Opened]:

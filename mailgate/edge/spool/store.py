@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -156,30 +157,37 @@ class Store:
         await self._write(self._spool.work.store, deposit, timeout, deposit.size)
 
     async def claim(self, now: float, most: int) -> list[Claimed]:
-        """Lease what is due: see `mailgate.ports.Spool.claim`."""
+        """Lease what is due: see `mailgate.ports.Spool.claim`. Nothing is written while nothing is due."""
         work = self._spool.work
-        try:
-            return await self._write(work.claim, (now, most))
-        except SpoolDamaged:
-            # Something on the way is damaged. One by one it shows what; the rest goes on.
-            ids = await self._candidates(now, most)
         claimed: list[Claimed] = []
-        while ids and not claimed:
-            for gate_id in ids:
-                try:
-                    one = await self._write(work.claim_one, (now, gate_id))
-                    claimed.extend(one)
-                except SpoolDamaged as error:
-                    await self._set_aside(gate_id, str(error))
-            ids = await self._candidates(now, most)
+        while not claimed and (ids := await self._due(now, most)):
+            try:
+                return await self._write(work.claim, (now, ids))
+            except SpoolDamaged:
+                claimed = await self._claim_one_by_one(now, ids)
         return claimed
 
-    async def _candidates(self, now: float, most: int) -> list[str]:
-        shunned = self._spool.work.shunned
+    async def _due(self, now: float, most: int) -> list[str]:
+        shunned = frozenset(self._spool.work.shunned)
         try:
             return await self._read(lambda c: leases.due(c, now, most, shunned), "claiming")
         except SpoolDamaged:
             return await self._read(lambda c: leases.due(c, now, most, shunned, scan=True), "claiming")
+
+    async def _claim_one_by_one(self, now: float, ids: Sequence[str]) -> list[Claimed]:
+        """Something on the way is damaged: this shows what, and the rest goes on."""
+        claimed: list[Claimed] = []
+        for gate_id in ids:
+            try:
+                one = await self._write(self._spool.work.claim, (now, [gate_id]))
+                claimed.extend(one)
+            except SpoolDamaged as error:
+                await self._set_aside(gate_id, str(error))
+            except SpoolError:
+                if not claimed:
+                    raise
+                break  # what is leased has to be tried
+        return claimed
 
     async def load(self, gate_id: str) -> Message | None:
         """The octets of a message: see `mailgate.ports.Spool.load`."""
@@ -222,27 +230,38 @@ class Store:
         """Housekeeping, in small steps between other writes: lifetimes that are over, history that is old, space that
         can be given back, the ballast. To be called every few seconds.
         """
-        work, config = self._spool.work, self.config
+        work = self._spool.work
         expired: Counter[str] = Counter()
         purged = 0
-        for _ in range(ROUNDS):
-            ids = await self._write(work.expire, now)
-            expired.update(ids)
-            if len(ids) < BATCH:
-                break
+        with self._telling_damage():
+            for _ in range(ROUNDS):
+                ids = await self._write(work.expire, now)
+                expired.update(ids)
+                if len(ids) < BATCH:
+                    break
         for gate_id, number in expired.items():
             self._event("spool.expired", id=gate_id, recipients=number, level="warning")
-        for _ in range(ROUNDS):
-            some = await self._write(work.purge, now - HISTORY)
-            purged += some
-            if some < BATCH:
-                break
-        for _ in range(ROUNDS):
-            if not await self._write(work.shrink, None):
-                break
+        with self._telling_damage():
+            for _ in range(ROUNDS):
+                some = await self._write(work.purge, now - HISTORY)
+                purged += some
+                if some < BATCH:
+                    break
+        with self._telling_damage():
+            for _ in range(ROUNDS):
+                if not await self._write(work.shrink, None):
+                    break
         ballast = place.Ballast(self.database.path)
-        kept = await asyncio.get_running_loop().run_in_executor(self._spool.threads, ballast.take, config)
+        kept = await asyncio.get_running_loop().run_in_executor(self._spool.threads, ballast.take, self.config)
         return Tended(expired.total(), purged, kept)
+
+    @contextmanager
+    def _telling_damage(self) -> Iterator[None]:
+        """What damage keeps from being done is said, and what follows is done all the same."""
+        try:
+            yield
+        except SpoolDamaged as error:
+            self._event("spool.trouble", cause=str(error))
 
     async def control(self, now: float) -> Control:
         """What a verb in any process may have written."""

@@ -23,7 +23,7 @@ GIVEN_BACK = 2048  # pages in one transaction
 class Work:
     """Pairs of an operation and its argument's meaning:
 
-    `store` a Deposit · `claim` (now, most) · `claim_one` (now, id) · `settle` and `settle_only` (content stays)
+    `store` a Deposit · `claim` (now, ids) · `settle` and `settle_only` (content stays)
     Verdicts · `set_aside` (id, reason) ·
     `expire` now · `purge` the time before which history is forgotten · `shrink` nothing.
     `shunned` are messages that are not claimed.
@@ -38,7 +38,6 @@ class Work:
         self.shunned: set[str] = set()
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
-        self.claim_one = Operation("claiming one", self._claim_one, self._unclaim)
         self.settle = Operation("settling", self._settle)
         self.settle_only = Operation("settling without removing", self._settle_only)
         self.set_aside = Operation("setting aside", self._set_aside)
@@ -82,17 +81,9 @@ class Work:
     def _unstore(self, connection: Connection, deposit: Deposit, _: None) -> None:
         storing.remove_messages(connection, [deposit.gate_id])
 
-    def _claim(self, connection: Connection, calls: Sequence[tuple[float, int]]) -> Sequence[list[Claimed]]:
-        claimed = []
-        for now, most in calls:
-            ids = leases.due(connection, now, most, self.shunned)
-            with believing("claiming"):
-                claimed.append(leases.claim(connection, self._database.run, ids, now) if ids else [])
-        return claimed
-
-    def _claim_one(self, connection: Connection, calls: Sequence[tuple[float, str]]) -> Sequence[list[Claimed]]:
+    def _claim(self, connection: Connection, calls: Sequence[tuple[float, Sequence[str]]]) -> Sequence[list[Claimed]]:
         with believing("claiming"):
-            return [leases.claim(connection, self._database.run, [gate_id], now) for now, gate_id in calls]
+            return [leases.claim(connection, self._database.run, ids, now) for now, ids in calls]
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)

@@ -130,11 +130,12 @@ class Writer:
                 job.argument = None  # a message need not stay in memory until the thread passes by
             return job.stage
 
-    def close(self, timeout: float) -> None:
-        """Do what has been submitted, then end. Blocks, up to `timeout` seconds."""
+    def close(self, timeout: float) -> bool:
+        """Do what has been submitted, then end. Blocks, up to `timeout` seconds; False if it has not ended then."""
         self._closing = True
         self._queue.put(None)
         self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         connection: Connection | None = None
