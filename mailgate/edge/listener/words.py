@@ -6,9 +6,10 @@ import re
 
 MAX_COMMAND = 4096  # octets; RFC 5321 §4.5.3.1.4 asks for 512, SMTPUTF8 and VERP for more
 _ATEXT = r"[^\x00-\x20\x7f<>()\[\]\\,;:\"@]"
-_PLAIN = re.compile(rf"<({_ATEXT}+@(?:{_ATEXT}+|\[[0-9A-Za-z.:]+\]))>(?: +(.*))?")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_NULL = re.compile(r"<>(?: +(.*))?")
+_LOCAL = rf'(?:{_ATEXT}+|"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*")'
+_DOMAIN = rf"(?:{_ATEXT}+|\[[0-9A-Za-z.:]+\])"
+_PATH = re.compile(rf"<(?:@[^\x00-\x20\x7f<>:]+:)?({_LOCAL}(?:@{_DOMAIN})?)>(?: +([ -~]*))?")
+_NULL = re.compile(r"<>(?: +([ -~]*))?")
 _NEEDS_CODE = re.compile(r"(?!220)([245]\d\d) (?![245]\.\d+\.\d+ )")  # RFC 2034 §3: not in the greeting
 _ENHANCED = {  # RFC 3463, for the replies that aiosmtpd words itself
     221: "2.0.0", 250: "2.0.0", 252: "2.5.0", 421: "4.3.0", 451: "4.3.0", 452: "4.3.1", 454: "4.7.0",
@@ -36,20 +37,14 @@ def command(line: bytes) -> tuple[str, str | None]:
     return verb.decode("ascii", "replace").upper(), arg.strip().decode("utf-8", "surrogateescape") or None
 
 
-def plain_path(arg: str) -> tuple[str, str] | None:
-    """The address and the parameters of an argument `<address> ...` of the plain kind ("<>" for the null path), None
-    for any other, which is the full parser's to read. RFC 5321 §4.1.2.
+def path(arg: str) -> tuple[str, str] | None:
+    """The address and the parameters of an argument `<address> ...` ("<>" for the null path); None if it is none.
+
+    RFC 5321 §4.1.2, and UTF-8 where RFC 6531 §3.3 has it. The address stays as it is written, but for a source route,
+    which is dropped (§4.1.1.3). A local part alone is an address: that it is one is the next hop's to say.
     """
-    if found := _PLAIN.fullmatch(arg):
+    if found := _PATH.fullmatch(arg):
         return found[1], found[2] or ""
     if found := _NULL.fullmatch(arg):
         return "<>", found[1] or ""
     return None
-
-
-def unspeakable(arg: str, address: str) -> bool:
-    """True for an address that RFC 5321 §4.1.2 doesn't allow though a lenient parser has found it in `arg`: with a
-    control character or an angle bracket anywhere, or a blank outside quotes.
-    """
-    path = _QUOTED.sub("", arg).partition(">")[0]
-    return " " in path or re.search(r"[\x00-\x1f\x7f<>]", address) is not None
