@@ -56,6 +56,12 @@ class Pair:
             client.quit()
         return result
 
+    def mailman_is(self, manner: Manner) -> None:
+        """From now on Mailman is of this manner, on new connections: those that are open are reset."""
+        self.fake.refuse()
+        self.fake.manner = manner
+        self.fake.accept()
+
     def people(self, message_id: str = "") -> dict[str, Person]:
         """The recipients that the spool knows (of one message), by address; settled ones, too."""
         if self._database is None:
