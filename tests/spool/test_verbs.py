@@ -12,6 +12,7 @@ from sqlalchemy import event
 from mailgate.edge.spool import Database, Store, content, verbs
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.listing import Listed, Selection, listed, matching
+from mailgate.edge.spool.schema import STATES
 from mailgate.edge.spool.stats import BUCKETS, Row, list_of, stats
 from mailgate.edge.spool.verbs import Change
 from mailgate.ports import Parked, Settlement
@@ -239,6 +240,8 @@ async def test_no_verb_takes_longer_the_more_is_waiting(full: Store) -> None:
     daily = len(seen)
     for verb in (verbs.hold, verbs.release, verbs.drop):
         list(verb(full.database, Selection(ids=("m4", "m5")), NOW))
+    for state in STATES:
+        list(listed(full.database, Selection(states=(state,))))
     with full.database.reading.connect() as connection:
         for number, (statement, values) in enumerate(tuple(seen)):
             if statement.startswith(("SELECT", "UPDATE", "DELETE")):
@@ -246,7 +249,7 @@ async def test_no_verb_takes_longer_the_more_is_waiting(full: Store) -> None:
                 plan = [row[3] for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, one)]
                 scanned = [line for line in plan if line.startswith(("SCAN messages", "SCAN recipients"))]
                 assert number >= daily or not scanned, (statement, plan)
-                if "message_id = ?" in statement or "message_id IN" in statement:
+                if "message_id = " in statement or "message_id IN" in statement:
                     assert not any("recipients_queue (state" in line for line in plan), (statement, plan)
 
 
