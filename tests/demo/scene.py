@@ -101,7 +101,7 @@ class Demo:
     def _where(self, stack: Stack, mail: Mail, reply: str) -> str:
         if mail.refused:
             self.check(reply.startswith("5"), f"{mail.name}: refused, since {mail.refused}")
-            return "told to the sender (5.6.7)"
+            return "told to the sender"
         if not mail.message_id:
             return "Mailman took it, and gave it a Message-ID"
         for recipient in mail.recipients:
