@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import event
 
 from mailgate.edge.spool import Database, Store, content, verbs
+from mailgate.edge.spool.addresses import list_of
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.listing import Listed, Selection, listed, matching
 from mailgate.edge.spool.schema import STATES
-from mailgate.edge.spool.stats import BUCKETS, Row, list_of, stats
+from mailgate.edge.spool.stats import BUCKETS, Row, stats
 from mailgate.edge.spool.verbs import Change
 from mailgate.ports import Parked, Settlement
 from tests.spool.kit import HOST, NOW, a_message, octets, put, spool, states, wait_until

@@ -7,11 +7,11 @@ is found when nobody can hold it any more means "may have been delivered".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, case, or_, select, update
 
 from mailgate.core.envelope import Envelope, address_text
 from mailgate.core.units import said_seconds
@@ -33,7 +33,7 @@ _SETTLE = (
     )
     .values(
         state=bindparam("new_state"),
-        reply=bindparam("new_reply"),
+        reply=case((bindparam("new_reply") == "", recipients.c.reply), else_=bindparam("new_reply")),
         uncertain=or_(recipients.c.uncertain, bindparam("maybe", type_=Boolean)),
         alone=bindparam("new_alone"),
         next_attempt=bindparam("again"),
@@ -60,6 +60,9 @@ _EXPIRE = (
     .where(recipients.c.message_id == bindparam("of"), recipients.c.number == bindparam("which"))
     .values(state=FAILED, reply=bindparam("new_reply"))
 )
+
+
+Those = Mapping[str, Collection[int] | None]  # of these messages these recipients, or all (None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +92,16 @@ def _waiting(*, scan: bool) -> ColumnElement[bool]:
     return recipients.c.state == PENDING
 
 
-def claim(connection: Connection, run: str, ids: Sequence[str], now: float) -> list[Claimed]:
-    """Lease the due recipients of these messages, in this order."""
+def claim(connection: Connection, run: str, those: Those, now: float) -> list[Claimed]:
+    """Lease those that are due, in this order."""
+    ids = list(those)
     heads = {row.id: row for row in connection.execute(select(messages).where(messages.c.id.in_(ids)))}
     people: dict[str, list[Any]] = {gate_id: [] for gate_id in ids if gate_id in heads}
     # Who is due is decided here: asked for together with the ids, SQLite goes through all that is due instead.
     for row in connection.execute(select(recipients).where(recipients.c.message_id.in_(ids))):
-        if row.state == PENDING and not row.lease and row.next_attempt <= now:
+        numbers = those[row.message_id]
+        wanted = numbers is None or row.number in numbers
+        if wanted and row.state == PENDING and not row.lease and row.next_attempt <= now:
             people[row.message_id].append(row)
     keys = [{"of": row.message_id, "which": row.number} for rows in people.values() for row in rows]
     if keys:

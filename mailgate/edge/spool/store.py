@@ -26,7 +26,7 @@ from mailgate.edge.spool import content, control, leases, place, query
 from mailgate.edge.spool.control import Pause
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolDamaged
-from mailgate.edge.spool.leases import Verdicts
+from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
@@ -161,11 +161,21 @@ class Store:
         work = self._spool.work
         claimed: list[Claimed] = []
         while not claimed and (ids := await self._due(now, most)):
+            those: Those = dict.fromkeys(ids)
             try:
-                return await self._write(work.claim, (now, ids))
+                return await self._write(work.claim, (now, those))
             except SpoolDamaged:
-                claimed = await self._claim_one_by_one(now, ids)
+                claimed = await self._claim_one_by_one(now, those)
         return claimed
+
+    async def claim_those(self, now: float, those: Those) -> list[Claimed]:
+        """Lease those of these that are due, and nothing else."""
+        work = self._spool.work
+        wanted = {gate_id: numbers for gate_id, numbers in those.items() if gate_id not in work.shunned}
+        try:
+            return await self._write(work.claim, (now, wanted))
+        except SpoolDamaged:
+            return await self._claim_one_by_one(now, wanted)
 
     async def _due(self, now: float, most: int) -> list[str]:
         shunned = frozenset(self._spool.work.shunned)
@@ -174,12 +184,12 @@ class Store:
         except SpoolDamaged:
             return await self._read(lambda c: leases.due(c, now, most, shunned, scan=True), "claiming")
 
-    async def _claim_one_by_one(self, now: float, ids: Sequence[str]) -> list[Claimed]:
+    async def _claim_one_by_one(self, now: float, those: Those) -> list[Claimed]:
         """Something on the way is damaged: this shows what, and the rest goes on."""
         claimed: list[Claimed] = []
-        for gate_id in ids:
+        for gate_id, numbers in those.items():
             try:
-                one = await self._write(self._spool.work.claim, (now, [gate_id]))
+                one = await self._write(self._spool.work.claim, (now, {gate_id: numbers}))
                 claimed.extend(one)
             except SpoolDamaged as error:
                 await self._set_aside(gate_id, str(error))

@@ -10,7 +10,7 @@ from mailgate.config import SpoolConfig
 from mailgate.edge.spool import leases, place, storing
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
-from mailgate.edge.spool.leases import Verdicts
+from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.storing import Deposit
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, SpoolError, SpoolFull
@@ -23,7 +23,7 @@ GIVEN_BACK = 2048  # pages in one transaction
 class Work:
     """Pairs of an operation and its argument's meaning:
 
-    `store` a Deposit · `claim` (now, ids) · `settle` and `settle_only` (content stays)
+    `store` a Deposit · `claim` (now, Those) · `settle` and `settle_only` (content stays)
     Verdicts · `set_aside` (id, reason) ·
     `expire` now · `purge` the time before which history is forgotten · `shrink` nothing.
     `shunned` are messages that are not claimed.
@@ -81,9 +81,9 @@ class Work:
     def _unstore(self, connection: Connection, deposit: Deposit, _: None) -> None:
         storing.remove_messages(connection, [deposit.gate_id])
 
-    def _claim(self, connection: Connection, calls: Sequence[tuple[float, Sequence[str]]]) -> Sequence[list[Claimed]]:
+    def _claim(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
         with believing("claiming"):
-            return [leases.claim(connection, self._database.run, ids, now) for now, ids in calls]
+            return [leases.claim(connection, self._database.run, those, now) for now, those in calls]
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
