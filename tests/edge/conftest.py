@@ -6,8 +6,6 @@ from contextlib import ExitStack
 import pytest
 
 from tests.edge.pair import Pair, started
-from tests.stack.fake_session import Manner
-from tests.stack.waiting import wait_until
 
 
 class _Shared:
@@ -40,15 +38,9 @@ def _shared() -> Iterator[_Shared]:
 def pair(_shared: _Shared) -> Iterator[Pair]:
     """A gate with the settings of QUICK before a fake Mailman that has taken nothing yet."""
     pair = _shared.get()
-    pair.fake.taken.clear()
-    pair.fake.commands.clear()
     yield pair
     try:
-        pair.fake.behave()
-        pair.mailman_is(Manner())
-        pair.wait_drained()
-        wait_until(pair.up, "the breaker has closed")
-        wait_until(lambda: pair.connections() == 0, "all sessions have ended")
+        pair.settle()
     except TimeoutError:
         _shared.close()
         raise

@@ -91,6 +91,16 @@ class Pair:
         """How many sessions the gate counts at its doors."""
         return self.gate.metric("mailgate_connections")
 
+    def settle(self) -> None:
+        """Have Mailman behave as usual, wait until nothing is under way any more, and forget what Mailman took."""
+        self.fake.behave()
+        self.mailman_is(Manner())
+        wait_until(self.up, "the breaker has closed")
+        self.wait_drained()
+        wait_until(lambda: self.connections() == 0, "all sessions have ended")
+        self.fake.taken.clear()
+        self.fake.commands.clear()
+
     def expect_trouble(self) -> None:
         """Tracebacks in the log are what this test asks for."""
         self._troubled = True
