@@ -34,9 +34,14 @@ class Pair:
         self.directory = Path(tempfile.mkdtemp(prefix="mailgate-edge-"))
         self.directory.chmod(0o711)  # the gate is not root and must reach its own folder
         self.fake = FakeMailman(manner)
-        self.gate = Gate(self.directory / "gate", self.fake.address, merged(QUICK, settings or {}))
+        self.gate = Gate(self.directory / "gate", self.fake.address)
+        self.configure(settings or {})
         self._database: Database | None = None
         self._troubled = False
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Write the configuration: QUICK with `settings` over it."""
+        self.gate.configure(merged(QUICK, settings))
 
     def client(self, *, lmtp: bool = True, **options: Any) -> Client:
         """A client at the LMTP door, or the SMTP door."""

@@ -222,3 +222,13 @@ async def test_shutting_down_answers_what_is_in_flight() -> None:
         assert await draining
         for client in (idle, late):
             client.close()
+
+
+async def test_shutting_down_does_not_wait_for_ever() -> None:
+    async with _door() as door:
+        with await asyncio.to_thread(Client, door.ports[0].address, lmtp=True) as client:
+            await asyncio.to_thread(client.pipeline, ["MAIL FROM:<>", f"RCPT TO:<{A}>", "DATA"])
+            assert not await door.listener.drain(0.2)
+            await door.listener.stop()
+            with pytest.raises((EOFError, ConnectionResetError)):
+                await asyncio.to_thread(client.reply)
