@@ -123,8 +123,7 @@ class _Chosen:
 
     async def claim(self, now: float, most: int) -> list[Claimed]:
         oldest = itertools.islice(self._outcomes.awaited.items(), most)
-        only = [(gate_id, number) for gate_id, numbers in oldest for number in numbers]
-        return await self._store.claim(now, most, only) if only else []
+        return await self._store.claim_those(now, {gate_id: tuple(numbers) for gate_id, numbers in oldest})
 
     async def load(self, gate_id: str) -> Message | None:
         message = await self._store.load(gate_id)
