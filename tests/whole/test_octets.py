@@ -81,7 +81,7 @@ def test_a_stock_mailman_refuses_long_lines_and_exim_is_told_so(stack: Stack, ga
     bounce = wait_until(stack.exim.bounces, "a bounce")[0]
     assert f"500 5.6.0 {gate_id} Line too long (see RFC5321 4.5.3.1.6)".encode() in bounce
     assert not stack.mailman.arrived(a_list)
-    assert stack.exim.queue() == []
+    stack.exim.wait_empty()
 
 
 def test_exim_writes_a_utf8_reverse_path_in_ascii_as_it_does_without_the_gate(stack: Stack, a_list: str) -> None:
