@@ -29,7 +29,8 @@ class Fault:
         self.left = 0
         name = "after_cursor_execute" if after else "before_cursor_execute"
         event.listen(store.database.writing, name, self._step)
-        event.listen(store.database.writing, "commit", self._step)
+        for name in ("begin", "commit"):
+            event.listen(store.database.writing, name, self._step)
 
     def arm(self, number: int) -> None:
         """The n-th step from now on fails."""

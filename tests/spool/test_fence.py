@@ -32,6 +32,12 @@ async def test_a_spool_is_its_gates_own_also_after_a_restart(tmp_path: Path) -> 
     assert await foreign(tmp_path) == ""
 
 
+async def test_a_name_without_its_domain_is_the_same_gate(tmp_path: Path) -> None:
+    assert await foreign(tmp_path, "gate.lists.test") == ""
+    assert await foreign(tmp_path, "Gate") == ""
+    assert "host name 'gate.lists.test'; here it is host name 'other'" in await foreign(tmp_path, "other")
+
+
 async def test_a_copy_is_foreign_until_it_is_adopted(tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
