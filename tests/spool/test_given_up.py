@@ -113,5 +113,6 @@ async def test_claims_of_a_caller_that_is_gone_are_given_back(store: Store) -> N
         with pytest.raises(asyncio.CancelledError):
             await task
         gate.open.set()
-        [claimed] = await store.claim(NOW, 10)
-    assert (claimed.id, states(store)) == ("one", {"pending": 1})
+    await put(store, "two", now=NOW + 1)  # what is undone is undone before
+    [claimed] = await store.claim(NOW, 10)
+    assert (claimed.id, claimed.attempts, states(store)) == ("one", (0,), {"pending": 2})
