@@ -13,11 +13,11 @@ from functools import partial
 import pytest
 
 from tests.edge.failures import DELIVERED, SPOOLED, A, B
-from tests.edge.pair import Pair, at_once, mail, started
+from tests.edge.pair import IMPATIENT, Pair, at_once, mail, started
 from tests.edge.test_door import LMTP, SMTP, UNIX, at, words
 from tests.stack.fake_mailman import FakeMailman
 from tests.stack.fake_script import Act, Stage
-from tests.stack.gate import Gate
+from tests.stack.gate import Gate, merged
 from tests.stack.waiting import wait_until
 
 _numbers = itertools.count(1)
@@ -247,7 +247,8 @@ def test_sighup_with_a_bad_configuration(own: Pair) -> None:
 def test_a_frozen_mailman(own: Pair) -> None:
     """SIGSTOP: it accepts connections and says nothing. (Another gate plays it.)"""
     with started() as behind:
-        own.configure({"mailman": {"lmtp": f"{behind.gate.lmtp[0]}:{behind.gate.lmtp[1]}"}})
+        frozen = {"mailman": {"lmtp": f"{behind.gate.lmtp[0]}:{behind.gate.lmtp[1]}"}}
+        own.configure(merged(IMPATIENT, frozen))
         own.gate.restart()
         try:
             assert " delivered: " in _say(own)[0]

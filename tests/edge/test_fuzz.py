@@ -18,6 +18,7 @@ from tests.edge.test_door import LMTP, SMTP, at, words
 from tests.stack.client import Client
 from tests.stack.dialogue import Dialogue, stuffed
 from tests.stack.fake_script import Stage, say
+from tests.stack.waiting import wait_until
 
 MiB = 2**20
 _SHARED = [HealthCheck.function_scoped_fixture]  # the gate is the same for all examples, and is meant to be
@@ -137,7 +138,7 @@ def test_two_hundred_idle_and_fifty_slow(crowded: Pair) -> None:
                 client.send(octets[start : start + step])
             if start % 4 == 0:
                 _serves(crowded)
-        assert crowded.connections() == 250
+        wait_until(lambda: crowded.connections() == 250, "only these are there")
         assert _resident(crowded) - before < 16 * MiB
         for client in slow:
             client.send(b".\r\n")
