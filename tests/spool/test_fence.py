@@ -186,32 +186,54 @@ async def test_a_newer_version_is_refused_with_words(tmp_path: Path) -> None:
         assert states(store) == {"pending": 1}
 
 
-async def test_an_older_version_is_brought_forward_step_by_step_or_not_at_all(tmp_path: Path) -> None:
+def add(name: str) -> schema.Step:
+    """A step that adds a column."""
+
+    def step(connection: Connection) -> None:
+        connection.exec_driver_sql(f"ALTER TABLE messages ADD COLUMN {name} TEXT")
+
+    return step
+
+
+def columns(directory: Path) -> set[str]:
+    """The columns of the messages."""
+    connection = sqlite3.connect(directory / "spool.db")
+    rows = connection.execute("PRAGMA table_info(messages)").fetchall()
+    connection.close()
+    return {row[1] for row in rows}
+
+
+async def test_an_older_version_is_brought_forward_step_by_step_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with spool(tmp_path) as store:
         await put(store, "one")
+
+    monkeypatch.setattr(schema, "STEPS", (add("second"), add("second")))
+    with pytest.raises(SpoolError, match="duplicate column"):
+        Database(tmp_path / "spool.db", HOST)
+    assert "second" not in columns(tmp_path)
+
+    monkeypatch.setattr(schema, "STEPS", (add("second"), add("third")))
     database = Database(tmp_path / "spool.db", HOST)
-
-    def add(name: str) -> schema.Step:
-        def step(connection: Connection) -> None:
-            connection.exec_driver_sql(f"ALTER TABLE messages ADD COLUMN {name} TEXT")
-
-        return step
-
-    def fail(connection: Connection) -> None:
-        connection.exec_driver_sql("ALTER TABLE nowhere ADD COLUMN x TEXT")
-
-    def columns() -> set[str]:
-        return {row[1] for row in database.read(lambda c: c.exec_driver_sql("PRAGMA table_info(messages)").all())}
-
-    with pytest.raises(SpoolError, match="nowhere"):
-        database.write(lambda c: schema.prepare(c, {}, (add("second"), fail)))
-    assert "second" not in columns()
-    assert database.write(lambda c: schema.prepare(c, {}, (add("second"), add("third")))) is False
-    assert {"second", "third"} <= columns()
+    assert {"second", "third"} <= columns(tmp_path)
     assert database.read(lambda c: control.read(c, "version")) == "3"
-    assert database.write(lambda c: schema.prepare(c, {}, (add("second"), add("third"), add("fourth")))) is False
-    assert "fourth" in columns()
     database.close()
+
+    monkeypatch.setattr(schema, "STEPS", (add("second"), add("third"), add("fourth")))
+    async with spool(tmp_path) as store:
+        assert states(store) == {"pending": 1}
+    assert "fourth" in columns(tmp_path)
+
+
+async def test_a_verb_does_not_change_the_version_under_a_running_gate(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "STEPS", (add("second"),))
+    with pytest.raises(SpoolError, match="has version 1 and is served by an older mailgate: restart it"):
+        Database(tmp_path / "spool.db", HOST)
+    assert "second" not in columns(tmp_path)
+    await put(store, "one")
 
 
 async def test_somebody_elses_database(tmp_path: Path) -> None:
