@@ -63,9 +63,8 @@ class Replay:
 
     async def run_once(self) -> int:
         """Replay one batch of what is due; how many messages that were."""
-        most = self.config.replay.concurrency * _AHEAD
         try:
-            batch = await self._spool.claim(time.time(), most)
+            batch = await self._spool.claim(time.time(), self._most())
         except SpoolError as error:
             self._telemetry.event("replay.failed", {"cause": str(error)}, level="error")
             return 0
@@ -82,6 +81,12 @@ class Replay:
             for _ in range(min(self.config.replay.concurrency, len(batch))):
                 group.create_task(work())
         return len(batch)
+
+    def _most(self) -> int:
+        """How many messages to claim at once: what is claimed is out of an operator's reach until it is tried."""
+        replay = self.config.replay
+        ahead = replay.concurrency * _AHEAD
+        return max(replay.concurrency, min(ahead, int(replay.rate))) if replay.rate else ahead
 
     def _may(self) -> bool:
         return not self._stopping and self._upstream.up and not self._valve.paused and not self._valve.foreign

@@ -89,6 +89,7 @@ class Store:
         if self._serving is not None:
             if not self._serving.database.replaced:
                 return None
+            self._event("spool.replaced", cause=f"{self.config.path}: moved or deleted while in use, opening anew")
             await self.close()
         opening = asyncio.get_running_loop().run_in_executor(None, open_file, self.config, self._hostname)
         try:
