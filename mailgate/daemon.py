@@ -171,8 +171,10 @@ class Daemon:
         seconds = self._config.relay.budget + _DRAIN_GRACE
         self._replay.stop()
         drained = await self._listener.drain(seconds)
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(replaying, _DRAIN_GRACE)
+        except TimeoutError:
+            drained = False  # what was being replayed is leased still, and uncertain at the next start
         self._telemetry.event("daemon.stopped", {"drained": drained}, level="info" if drained else "warning")
 
     # the reload

@@ -14,6 +14,10 @@ from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome
 
+# How many times mailman.reply_timeout a replay waits for the replies to the final dot. Nobody waits for a replay, and
+# to give up there means to send the post a second time to a Mailman that is only slow.
+DOT_PATIENCE = 10
+
 
 class SpoolError(Exception):
     """The spool did not take or do it, and certainly keeps nothing of it. Answered 451; the text is for the log."""
