@@ -33,7 +33,8 @@ class Parked:
 
     `state` is "pending" (to be replayed), "held" (waits for an operator) or "failed" (refused after a 250 had to be
     said; waits for an operator). `reply` is the next hop's last word or the reason in ours. `uncertain`: the next hop
-    may have it. `attempts` are those already made; `alone`: the next attempt is made for this recipient alone.
+    may have it. `attempts` are those already made; `alone`: the next attempt is made for this recipient alone, not
+    before `next_attempt` (seconds since the epoch; 0: at once).
     """
 
     recipient: str
@@ -42,6 +43,7 @@ class Parked:
     uncertain: bool = False
     attempts: int = 0
     alone: bool = False
+    next_attempt: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
