@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.edge.failures import DELIVERED, A, B
-from tests.edge.pair import Pair, mail, started
+from tests.edge.pair import Pair, at_once, mail, started
 from tests.edge.test_door import LMTP, SMTP, at, words
 from tests.stack.client import Client
 from tests.stack.dialogue import Dialogue, stuffed
-from tests.stack.fake_script import Stage, say
+from tests.stack.fake_script import Act, Stage, say
 from tests.stack.waiting import wait_until
 
 MiB = 2**20
@@ -174,3 +174,19 @@ def _half(client: Client, octets: bytes) -> bool:
     assert [reply.code for reply in client.pipeline([f"RCPT TO:<{A}>", "DATA"])] == [250, 354]
     client.send(octets)
     return True
+
+
+def test_a_flood_of_commands_keeps_nobody_waiting(pair: Pair) -> None:
+    """All that the gate has buffered is worked through with others in between."""
+    reply, flood = b"250 2.0.0 OK\r\n", 80_000
+    pair.fake.on(Stage.DOT, Act(pause=0.3), times=1)
+    with at(pair, LMTP) as client, at(pair, LMTP) as other:
+        assert client.pipeline(["MAIL FROM:<>", f"RCPT TO:<{A}>", "DATA"])[-1].code == 354
+        client.send(mail("<flood@example.net>") + b".\r\n" + b"NOOP\r\n" * flood)
+        client.reply()
+        read = 0
+        with at_once(1) as pool:
+            answered = pool.submit(other.command, "NOOP")
+            while not answered.done():
+                read += len(client._socket.recv(4096))
+        assert read < len(reply) * flood // 2

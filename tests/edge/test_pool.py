@@ -124,7 +124,7 @@ def test_while_mailman_is_down_mail_is_spooled_at_once_and_nobody_connects() -> 
         assert pair.gate.metric("mailgate_upstream_up", upstream="mailman") == 0
 
 
-def test_it_probes_and_opens_slowly_and_drains_by_itself(pair: Pair) -> None:
+def test_it_probes_and_opens_slowly_and_lets_fresh_mail_go_first(pair: Pair) -> None:
     pair.fake.refuse()
     wanted = [f"<old-{n}@example.net>" for n in range(12)]
     assert [_send(pair, message_id=one) for one in wanted] == [[SPOOLED]] * 12
@@ -133,9 +133,13 @@ def test_it_probes_and_opens_slowly_and_drains_by_itself(pair: Pair) -> None:
     pair.fake.wait_taken(1)  # and its reply is half a second away
     assert pair.fake.taken[0].message_id in wanted[:4]  # four are fetched side by side
     assert _mails(pair) == 1
-    time.sleep(0.25)  # three more are waiting for their turn, and must
-    assert _mails(pair) == 1
+    with at_once(1) as pool:
+        fresh = pool.submit(_send, pair, B)
+        time.sleep(0.25)  # it and three old ones are waiting for their turn, and must
+        assert _mails(pair) == 1
+        assert fresh.result() == [DELIVERED]
     pair.wait_drained()
+    assert [taken.recipients for taken in pair.fake.taken].index((B,)) <= 2  # two may go after the first
     assert sorted(pair.fake.arrived(A)) == sorted(wanted)
     told = [event["event"] for event in pair.gate.events() if event["event"].startswith("upstream.")]
     assert told[-2:] == ["upstream.down", "upstream.up"]
