@@ -84,7 +84,8 @@ class Pair:
 
     def waiting(self) -> float:
         """How many messages wait in the spool to be replayed, as /metrics says it."""
-        return sum(self.gate.metric("mailgate_spool_messages", state=state) for state in ("pending", "uncertain"))
+        samples = self.gate.metrics()
+        return sum(samples.get(f'mailgate_spool_messages{{state="{state}"}}', 0) for state in ("pending", "uncertain"))
 
     def wait_drained(self, deadline: float = 10.0) -> None:
         """Until nothing waits in the spool."""
@@ -92,7 +93,7 @@ class Pair:
 
     def up(self) -> bool:
         """Is the breaker closed?"""
-        return self.gate.metric("mailgate_breaker_open") == 0
+        return '"mailman": "up"' in self.gate.page("/readyz")[1]
 
     def connections(self) -> float:
         """How many sessions the gate counts at its doors."""
