@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import contextlib
 import time
 
 from mailgate.cli.queue_outcome import Job
@@ -56,11 +57,9 @@ def _follow(job: Job) -> str:
 
 def _trouble(job: Job, *, hopeful: bool) -> str:
     """Why nothing moves. Someone `hopeful` waits for Mailman to return."""
-    try:
+    with contextlib.suppress(SpoolBusy):  # it is: the daemon is up
         Lock(job.database.path, 0).release()
         return "the daemon has ended: the same command again replays without it"
-    except SpoolBusy:
-        pass
     said = daemon_says(job.config)
     for key in ("foreign", "paused"):
         if said.get(key):
