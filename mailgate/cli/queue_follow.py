@@ -6,10 +6,10 @@ for: the daemon has ended, deliveries are paused, or the daemon says that Mailma
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
-import contextlib
 import time
 
 from mailgate.cli.queue_outcome import Job
