@@ -13,6 +13,7 @@ from typing import Protocol
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome
+from mailgate.core.scan import Scored, Unscored
 
 
 class SpoolError(Exception):
@@ -139,6 +140,31 @@ class Spool(Protocol):
 
     async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float) -> None:
         """Write down what became of claimed recipients, and give the lease back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The host that a message truly comes from, as far as it is known ("" where it is not): its IP address, its HELO
+    argument, its verified host name, and the user that it authenticated as.
+    """
+
+    ip: str = ""
+    helo: str = ""
+    host: str = ""
+    user: str = ""
+
+
+class Scanner(Protocol):
+    """The spam scorers, however many there are."""
+
+    @property
+    def available(self) -> bool:
+        """False while no server is believed alive: `scan` would answer `unavailable` at once."""
+        ...
+
+    async def scan(self, envelope: Envelope, message: Message, client: Client, deadline: float) -> Scored | Unscored:
+        """The score of the message, by `deadline` (of the loop's clock). Trouble is a value, never an exception."""
         ...
 
 
