@@ -174,7 +174,14 @@ class Mailman:
         address = f"{name}@{DOMAIN}"
         self._ask("/lists", {"fqdn_listname": address})
         self._ask(f"/lists/{address}/config", _OPEN_LIST, "PATCH")
+        # Mailman writes down a list's archivers when it first asks for them. Two runners that do so at once, for a new
+        # list's first posts, write them twice, and every post to the list is shunted from then on.
+        self._ask(f"/lists/{address}/archivers")
         return address
+
+    def delete_list(self, address: str) -> None:
+        """Delete a list; its archive stays."""
+        self._ask(f"/lists/{address}", method="DELETE")
 
     def arrived(self, address: str) -> Counter[str]:
         """How many times each Message-ID has arrived at a list's address or sub-address."""

@@ -147,8 +147,7 @@ def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> No
 def set_aside(connection: Connection, gate_id: str, reason: str) -> None:
     """Take a message that can not be read out of the queue, with the reason; what is settled stays so."""
     waiting = (recipients.c.message_id == gate_id, unindexed(recipients.c.state).in_((PENDING, HELD, FAILED)))
-    connection.execute(update(recipients).where(*waiting).values(state=CORRUPT, lease=""))
-    connection.execute(update(messages).where(messages.c.id == gate_id).values(trouble=text(reason)))
+    connection.execute(update(recipients).where(*waiting).values(state=CORRUPT, lease="", reply=text(reason)))
 
 
 def abandoned(connection: Connection, run: str) -> list[str]:

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, and_, distinct, exists, false,
 from mailgate.core.envelope import address_text
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.query import shown
-from mailgate.edge.spool.schema import PENDING, UNCERTAIN, messages, recipients, unindexed
+from mailgate.edge.spool.schema import CORRUPT, PENDING, UNCERTAIN, messages, recipients, unindexed
 
 PAGE = 200  # messages read or changed at a time
 MOST_IDS = 1000  # in one statement
@@ -71,8 +71,12 @@ class Listed:
     exim_id: str
     message_id: str
     client: str
-    trouble: str
     recipients: tuple[Person, ...]
+
+    @property
+    def trouble(self) -> str:
+        """Why it was set aside, "" if it was not."""
+        return next((person.reply for person in self.recipients if person.state == CORRUPT), "")
 
 
 def listed(database: Database, selection: Selection) -> Iterator[Listed]:
@@ -174,7 +178,6 @@ def _listed(head: Any, people: list[Person]) -> Listed:
         head.exim_id,
         head.message_id,
         head.client,
-        head.trouble,
         tuple(people),
     )
 

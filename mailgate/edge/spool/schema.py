@@ -62,7 +62,6 @@ messages = Table(
     Column("exim_id", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("client", Text, nullable=False),
-    Column("trouble", Text, nullable=False),  # why it was set aside
     Index("messages_by_age", "received", "id"),
     Index("messages_settled", "settled", "size"),  # the octets in use are summed up from this alone
 )

@@ -188,7 +188,7 @@ class Store:
             return await self._write(work.claim, (now, most))
         except SpoolDamaged:
             # Something on the way is damaged. One by one it shows what; the rest goes on.
-            ids = await self._read(lambda c: leases.due(c, now, most, work.shunned, scan=True), "claiming")
+            ids = await self._candidates(now, most)
         claimed: list[Claimed] = []
         for gate_id in ids:
             try:
@@ -197,6 +197,13 @@ class Store:
             except SpoolDamaged as error:
                 await self._set_aside(gate_id, str(error))
         return claimed
+
+    async def _candidates(self, now: float, most: int) -> list[str]:
+        shunned = self._spool.work.shunned
+        try:
+            return await self._read(lambda c: leases.due(c, now, most, shunned), "claiming")
+        except SpoolDamaged:
+            return await self._read(lambda c: leases.due(c, now, most, shunned, scan=True), "claiming")
 
     async def load(self, gate_id: str) -> Message | None:
         """The octets of a message: see `mailgate.ports.Spool.load`."""

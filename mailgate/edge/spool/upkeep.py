@@ -109,7 +109,6 @@ def _judged(connection: Connection, gate_id: str, problem: str) -> Finding | Non
         return None  # settled or dropped while it was read
     if not problem:
         connection.execute(_RESTORE, {"of": gate_id})
-        connection.execute(update(messages).where(messages.c.id == gate_id).values(trouble=""))
         return Finding(gate_id, "had been set aside, but its content is what was stored", "restored")
     if states.keys() == {CORRUPT} or any(states.values()):
         return Finding(gate_id, problem, "")  # nothing new, or a replay is at it and finds the same

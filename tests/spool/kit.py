@@ -1,0 +1,100 @@
+"""What the tests of the spool share: messages to store, a telemetry that remembers, spools that are closed again."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from mailgate.config import SpoolConfig
+from mailgate.core.envelope import Envelope
+from mailgate.core.message import Message
+from mailgate.edge.spool import Store
+from mailgate.ports import Facts, Parked
+
+HOST = "gate.lists.test"
+NOW = 1_700_000_000.0
+
+
+class Recorder:
+    """A telemetry that remembers."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str, Mapping[str, object]]] = []
+        self.numbers: list[tuple[str, float, Mapping[str, str]]] = []
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        self.numbers.append((name, amount, labels))
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self.numbers.append((name, value, labels))
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        self.numbers.append((name, value, labels))
+
+    def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
+        self.events.append((name, level, fields))
+
+    def named(self, name: str) -> list[Mapping[str, object]]:
+        """The events of a name."""
+        return [fields for event, _, fields in self.events if event == name]
+
+
+def config(directory: Path, **keys: Any) -> SpoolConfig:
+    """A configuration of a spool in `directory`, as its file would say it."""
+    return SpoolConfig(**{"url": f"sqlite:///{directory}/spool.db", "min_free": "1MiB"} | keys)
+
+
+@asynccontextmanager
+async def spool(directory: Path, telemetry: Recorder | None = None, **keys: Any) -> AsyncIterator[Store]:
+    """An open spool."""
+    store = Store(config(directory, **keys), HOST, telemetry or Recorder())
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def a_message(size: int = 300, fill: bytes = b"x") -> Message:
+    """A message of that many octets, in pieces of 64 KiB."""
+    head = b"Subject: spooled\r\nMessage-ID: <1@example.org>\r\n\r\n"
+    body = fill * (size - len(head) - 2) + b"\r\n"
+    return Message(head, tuple(body[at : at + 65536] for at in range(0, len(body), 65536)))
+
+
+def octets(message: Message | None) -> bytes:
+    """The whole of it; the message must be there."""
+    assert message is not None
+    return b"".join(message.chunks)
+
+
+async def put(
+    store: Store,
+    gate_id: str,
+    *people: str | Parked,
+    message: Message | None = None,
+    sender: str = "ann@example.org",
+    now: float = NOW,
+    timeout: float = 30.0,
+) -> None:
+    """Store a message for these recipients, pending unless they say otherwise."""
+    named: Sequence[str | Parked] = people or ("list@lists.test",)
+    parked = [one if isinstance(one, Parked) else Parked(one, "pending", "451 4.3.0 later") for one in named]
+    envelope = Envelope(sender, tuple(one.recipient for one in parked))
+    facts = Facts(f"exim-{gate_id}", f"<{gate_id}@example.org>", "192.0.2.7")
+    await store.store(gate_id, envelope, message or a_message(), parked, facts, now, timeout)
+
+
+async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for a condition, in this loop."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        await asyncio.sleep(0.005)
+
+
+def states(store: Store) -> dict[str, int]:
+    """Recipients by shown state, without the empty ones."""
+    return {state: number for state, number in store.counts().recipients.items() if number}

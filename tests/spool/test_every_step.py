@@ -1,0 +1,141 @@
+"""Every statement and every commit fails once: all of an operation is there or nothing, and its caller was told which.
+
+The same holds for whoever opens the file after the process died right there: a copy of the file and its log is
+opened each time.
+"""
+
+import hashlib
+import sqlite3
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from mailgate.edge.spool import Store, control, verbs
+from mailgate.edge.spool.listing import Selection
+from mailgate.ports import Parked, Settlement, SpoolError
+from tests.spool.kit import NOW, a_message, put
+
+Dump = list[tuple[Any, ...]]
+
+
+class Fault:
+    """Makes the n-th step of the writer's engine fail."""
+
+    def __init__(self, store: Store, *, after: bool) -> None:
+        self.left = 0
+        name = "after_cursor_execute" if after else "before_cursor_execute"
+        event.listen(store.database.writing, name, self._step)
+        event.listen(store.database.writing, "commit", self._step)
+
+    def arm(self, number: int) -> None:
+        """The n-th step from now on fails."""
+        self.left = number
+
+    @property
+    def fired(self) -> bool:
+        """True once it has failed."""
+        return self.left <= 0
+
+    def _step(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise sqlite3.OperationalError("disk I/O error")
+
+
+def dump(directory: Path) -> Dump:
+    """All that is in the spool, but for the mark that is only there to be written."""
+    connection = sqlite3.connect(directory / "spool.db")
+    try:
+        rows: Dump = []
+        for table in ("meta", "messages", "bodies", "recipients"):
+            for row in connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2"):
+                rows.append((table, *(hashlib.sha256(v).hexdigest() if isinstance(v, bytes) else v for v in row)))
+        return [row for row in rows if row[:2] != ("meta", "touched")]
+    finally:
+        connection.close()
+
+
+def dump_after_death(directory: Path, scratch: Path) -> Dump:
+    """What is there for the next process if this one dies now."""
+    subprocess.run(["rm", "-rf", scratch], check=True)
+    # By another process: closing a handle of the file in this one would drop the locks that SQLite has on it.
+    subprocess.run(["cp", "-r", directory, scratch], check=True)
+    for name in ("spool.db-shm", "spool.db.lock"):
+        (scratch / name).unlink()
+    return dump(scratch)
+
+
+def mixed(letter: str) -> list[Parked]:
+    """Four recipients in all the states in which something can begin."""
+    kinds = ("pending", "pending", "held", "failed")
+    return [Parked(f"{letter}{n}@lists.test", kind, "451") for n, kind in enumerate(kinds)]
+
+
+async def in_verb(store: Store, verb: Callable[..., Any]) -> None:
+    """Run an operator's verb on everything."""
+    assert list(verb(store.database, Selection(), NOW + 50))
+
+
+async def in_control(store: Store) -> None:
+    """Pause."""
+    store.database.write(lambda connection: control.pause(connection, "why", None, NOW))
+
+
+OPERATIONS: list[tuple[str, Callable[[Store], Awaitable[Any]]]] = [
+    ("store a small one", lambda store: put(store, "small", *mixed("s"))),
+    ("store a large one", lambda store: put(store, "large", *mixed("l"), message=a_message(2_500_000))),
+    ("claim", lambda store: store.claim(NOW, 10)),
+    (
+        "settle some",
+        lambda store: store.settle(
+            "small", [Settlement(0, "delivered", "250"), Settlement(1, "pending", "451", next_attempt=NOW)], NOW
+        ),
+    ),
+    ("settle others", lambda store: store.settle("large", [Settlement(0, "failed", "550")], NOW)),
+    ("hold", lambda store: in_verb(store, verbs.hold)),
+    ("release", lambda store: in_verb(store, verbs.release)),
+    ("claim again", lambda store: store.claim(NOW + 99, 10)),
+    (
+        "settle the last",
+        lambda store: store.settle("small", [Settlement(n, "delivered", "250") for n in range(1, 4)], NOW),
+    ),
+    (
+        "give back",
+        lambda store: store.settle(
+            "large", [Settlement(n, "pending", "", next_attempt=NOW, tried=False) for n in range(4)], NOW
+        ),
+    ),
+    ("pause", in_control),
+    ("drop", lambda store: in_verb(store, verbs.drop)),
+]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before a statement", "after a statement"])
+async def test_all_or_nothing(
+    store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, after: bool
+) -> None:
+    scratch = tmp_path_factory.mktemp("dead") / "copy"
+    fault = Fault(store, after=after)
+    steps = 0
+    for name, operation in OPERATIONS:
+        before = dump(tmp_path)
+        for number in range(1, 40):
+            fault.arm(number)
+            try:
+                await operation(store)
+            except SpoolError:
+                assert dump(tmp_path) == before, (name, number)
+                assert dump_after_death(tmp_path, scratch) == before, (name, number)
+                assert fault.fired, name
+                steps += 1
+            else:
+                break
+        assert not fault.fired, f"{name}: step {number} failed and nobody was told"
+        done = dump(tmp_path)
+        assert done != before, name
+        assert dump_after_death(tmp_path, scratch) == done, name
+    assert steps > 40
