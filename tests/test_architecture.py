@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "version": set[str](),
     "core": {"core"},
     "ports": {"core"},
-    "config": {"core"},
+    "config": {"core", "config"},
     "relay": {"core", "ports", "config"},
     "replay": {"core", "ports", "config"},
     "edge": {"core", "ports", "config", "version"},
@@ -38,7 +38,7 @@ DOORS = {
     "aiosmtpd": "mailgate/edge/listener/",
     "sqlalchemy": "mailgate/edge/spool/",
     "prometheus_client": "mailgate/edge/telemetry.py",
-    "pydantic": "mailgate/config.py",
+    "pydantic": "mailgate/config/",
     "typer": "mailgate/cli/",
     "rich": "mailgate/cli/",
 }

@@ -49,6 +49,19 @@ DEFAULTS = {
     "spool.retry_max": 15 * MINUTE,
     "replay.concurrency": 4,
     "replay.rate": 0,
+    "spam.engine": "spamd",
+    "spam.servers": (Endpoint("127.0.0.1", 783),),
+    "spam.timeout": 10,
+    "spam.max_size": 400 * 1024,
+    "spam.on_failure": "accept",
+    "spam.hold_at_most": 60 * MINUTE,
+    "spam.tag_score": 1,
+    "spam.hold_score": 0,
+    "spam.reject_score": 6,
+    "spam.skip_networks": (),
+    "spam.skip_recipients": ("postmaster", "abuse"),
+    "spam.lists": (),
+    "policy.reject_after_acceptance": "hold",
     "http.listen": Endpoint("127.0.0.1", 9725),
     "log.format": "json",
     "log.level": "info",
@@ -207,15 +220,15 @@ def test_without_either_it_is_the_one_in_etc(value: str | None, monkeypatch: pyt
 
 def test_a_key_of_a_later_version_is_said_to_have_no_effect(tmp_path: Path) -> None:
     file = tmp_path / "mailgate.toml"
-    later = 'mailman.rest_url = "http://127.0.0.1:8001"\nmailman.connections = 5\n[spam]\nreject_score = 6.0\n'
+    later = 'mailman.rest_url = "http://127.0.0.1:8001"\nmailman.connections = 5\n[auth]\nspf = true\n'
     file.write_text(working(tmp_path) + later, encoding="utf-8")
     result = check(file)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         "mailgate: mailman.rest_url: known, but this version does nothing with it yet",
-        "mailgate: spam.reject_score: known, but this version does nothing with it yet",
+        "mailgate: auth.spf: known, but this version does nothing with it yet",
     ]
-    assert load(file).idle_keys == ("mailman.rest_url", "spam.reject_score")
+    assert load(file).idle_keys == ("mailman.rest_url", "auth.spf")
     assert load(file).mailman.connections == 5
 
 

@@ -11,11 +11,22 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, bindparam, or_, select, update
+from sqlalchemy import Boolean, Connection, bindparam, func, or_, select, update
 
 from mailgate.core.envelope import Envelope, address_text
+from mailgate.core.spam import AWAITS_SCORE
 from mailgate.core.units import said_seconds
-from mailgate.edge.spool.schema import CORRUPT, DELIVERED, FAILED, HELD, PENDING, messages, recipients, unindexed
+from mailgate.edge.spool.schema import (
+    CORRUPT,
+    DELIVERED,
+    DROPPED,
+    FAILED,
+    HELD,
+    PENDING,
+    messages,
+    recipients,
+    unindexed,
+)
 from mailgate.edge.spool.storing import remove_settled_content, text
 from mailgate.ports import Claimed, Facts, Settlement
 
@@ -33,7 +44,7 @@ _SETTLE = (
     )
     .values(
         state=bindparam("new_state"),
-        reply=bindparam("new_reply"),
+        reply=func.coalesce(func.nullif(bindparam("new_reply"), ""), recipients.c.reply),
         uncertain=or_(recipients.c.uncertain, bindparam("maybe", type_=Boolean)),
         alone=bindparam("new_alone"),
         next_attempt=bindparam("again"),
@@ -50,6 +61,7 @@ _UNLEASE = (
     )
     .values(lease="")
 )
+_SCANNED = update(messages).where(messages.c.id == bindparam("of")).values(scan=bindparam("new_scan"))
 _EXPIRE = (
     update(recipients)
     .where(recipients.c.message_id == bindparam("of"), recipients.c.number == bindparam("which"))
@@ -64,6 +76,7 @@ class Verdicts:
     gate_id: str
     settlements: Sequence[Settlement]
     now: float
+    scan: str = ""
 
 
 def due(connection: Connection, now: float, most: int, shunned: Collection[str], *, scan: bool = False) -> list[str]:
@@ -81,21 +94,38 @@ def due(connection: Connection, now: float, most: int, shunned: Collection[str],
     return list(connection.scalars(query))
 
 
-def claim(connection: Connection, run: str, ids: Sequence[str], now: float) -> list[Claimed]:
-    """Lease the due recipients of these messages, in this order."""
+def awaiting(connection: Connection, now: float, before: float, most: int) -> list[str]:
+    """The ids of up to `most` messages received before `before` with somebody held until they can be scored."""
+    order = (recipients.c.received, recipients.c.message_id)
+    held = (recipients.c.state == HELD, recipients.c.lease == "", recipients.c.reply == AWAITS_SCORE)
+    when = (recipients.c.received < before, recipients.c.next_attempt <= now)
+    query = select(recipients.c.message_id).where(*held, *when).group_by(*order).order_by(*order).limit(most)
+    return list(connection.scalars(query))
+
+
+def claim(connection: Connection, run: str, ids: Sequence[str], now: float, *, held: bool = False) -> list[Claimed]:
+    """Lease the due recipients of these messages, in this order; or those that are held until they can be scored."""
     heads = {row.id: row for row in connection.execute(select(messages).where(messages.c.id.in_(ids)))}
     people: dict[str, list[Any]] = {gate_id: [] for gate_id in ids if gate_id in heads}
     # Who is due is decided here: asked for together with the ids, SQLite goes through all that is due instead.
     for row in connection.execute(select(recipients).where(recipients.c.message_id.in_(ids))):
-        if row.state == PENDING and not row.lease and row.next_attempt <= now:
+        if not row.lease and (_awaits_score(row) if held else _due(row, heads[row.message_id].scan, now)):
             people[row.message_id].append(row)
     keys = [{"of": row.message_id, "which": row.number} for rows in people.values() for row in rows]
     if keys:
         connection.execute(_LEASE, [key | {"run": run, "now": now} for key in keys])
-    return [_claimed(heads[gate_id], rows) for gate_id, rows in people.items() if rows]
+    return [_claimed(heads[gate_id], rows, held=held) for gate_id, rows in people.items() if rows]
 
 
-def _claimed(head: Any, rows: list[Any]) -> Claimed:
+def _awaits_score(row: Any) -> bool:
+    return bool(row.state == HELD and row.reply == AWAITS_SCORE)
+
+
+def _due(row: Any, scan: str, now: float) -> bool:
+    return bool(row.state == PENDING and (row.next_attempt <= now or scan.startswith("unscored:")))
+
+
+def _claimed(head: Any, rows: list[Any], *, held: bool) -> Claimed:
     rows.sort(key=lambda row: row.number)
     return Claimed(
         id=head.id,
@@ -109,7 +139,8 @@ def _claimed(head: Any, rows: list[Any]) -> Claimed:
         attempts=tuple(row.attempts for row in rows),
         received=head.received,
         alone=any(row.alone for row in rows),
-        facts=Facts(head.exim_id, head.message_id, head.client),
+        facts=Facts(head.exim_id, head.message_id, head.client, head.scan),
+        held=held,
     )
 
 
@@ -139,7 +170,10 @@ def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> No
     ]
     if rows:
         connection.execute(_SETTLE, rows)
-    done = {v.gate_id: v.now for v in verdicts if any(s.state == DELIVERED for s in v.settlements)}
+    scanned = [{"of": verdict.gate_id, "new_scan": verdict.scan} for verdict in verdicts if verdict.scan]
+    if scanned:
+        connection.execute(_SCANNED, scanned)
+    done = {v.gate_id: v.now for v in verdicts if any(s.state in {DELIVERED, DROPPED} for s in v.settlements)}
     if done:
         remove_settled_content(connection, list(done), max(done.values()))
 

@@ -205,6 +205,13 @@ class Store:
         except SpoolDamaged:
             return await self._read(lambda c: leases.due(c, now, most, shunned, scan=True), "claiming")
 
+    async def claim_awaiting(self, now: float, before: float, most: int) -> list[Claimed]:
+        """Lease what is held until it can be scored: see `mailgate.ports.Spool.claim_awaiting`."""
+        work = self._spool.work
+        found = await self._read(lambda c: leases.awaiting(c, now, before, most), "looking for what awaits a score")
+        ids = [gate_id for gate_id in found if gate_id not in work.shunned]
+        return await self._write(work.claim_held, (now, ids)) if ids else []
+
     async def load(self, gate_id: str) -> Message | None:
         """The octets of a message: see `mailgate.ports.Spool.load`."""
         try:
@@ -213,13 +220,13 @@ class Store:
             await self._set_aside(gate_id, str(error))
             return None
 
-    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float) -> None:
+    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scan: str = "") -> None:
         """Write down what became of recipients: see `mailgate.ports.Spool.settle`. May be called again with the
         same after it raised; until it succeeds this process does not claim the message again.
         """
         work = self._spool.work
         work.shunned.add(gate_id)
-        await self._write(work.settle, Verdicts(gate_id, tuple(settlements), now))
+        await self._write(work.settle, Verdicts(gate_id, tuple(settlements), now, scan))
         work.shunned.discard(gate_id)
 
     async def _set_aside(self, gate_id: str, reason: str) -> None:

@@ -23,8 +23,8 @@ GIVEN_BACK = 2048  # pages in one transaction
 class Work:
     """Pairs of an operation and its argument's meaning:
 
-    `store` a Deposit · `claim` (now, most) · `claim_one` (now, id) · `settle` Verdicts · `set_aside` (id, reason) ·
-    `expire` now · `purge` the time before which history is forgotten · `shrink` nothing.
+    `store` a Deposit · `claim` (now, most) · `claim_one` (now, id) · `claim_held` (now, ids) · `settle` Verdicts ·
+    `set_aside` (id, reason) · `expire` now · `purge` the time before which history is forgotten · `shrink` nothing.
     `shunned` are messages that are not claimed.
     """
 
@@ -37,6 +37,7 @@ class Work:
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
         self.claim_one = Operation("claiming one", self._claim_one, self._unclaim)
+        self.claim_held = Operation("claiming held ones", self._claim_held, self._unclaim)
         self.settle = Operation("settling", self._settle)
         self.set_aside = Operation("setting aside", self._set_aside)
         self.expire = Operation("expiring", self._expire)
@@ -89,6 +90,10 @@ class Work:
     def _claim_one(self, connection: Connection, calls: Sequence[tuple[float, str]]) -> Sequence[list[Claimed]]:
         with believing("claiming"):
             return [leases.claim(connection, self._database.run, [gate_id], now) for now, gate_id in calls]
+
+    def _claim_held(self, connection: Connection, calls: Sequence[tuple[float, list[str]]]) -> Sequence[list[Claimed]]:
+        with believing("claiming held ones"):
+            return [leases.claim(connection, self._database.run, ids, now, held=True) for now, ids in calls]
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
