@@ -21,10 +21,11 @@ MAY_IMPORT = {
     "core": {"core"},
     "ports": {"core"},
     "config": {"core", "config"},
+    "scanner": {"core", "ports"},
     "relay": {"core", "ports", "config"},
     "replay": {"core", "ports", "config"},
     "edge": {"core", "ports", "config", "version"},
-    "daemon": {"core", "ports", "config", "relay", "replay", "edge", "version"},
+    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "edge", "version"},
     "cli": {"core", "ports", "config", "relay", "replay", "edge", "daemon", "cli", "version"},
     "__main__": {"cli"},
 }
@@ -35,7 +36,9 @@ EDGES_OF_CLI = {"spool", "mailman", "log"}
 
 # One third-party library, one door.
 DOORS = {
+    "aiohttp": "mailgate/edge/rspamd.py",
     "aiosmtpd": "mailgate/edge/listener/",
+    "aiospamc": "mailgate/edge/spamd.py",
     "sqlalchemy": "mailgate/edge/spool/",
     "prometheus_client": "mailgate/edge/telemetry.py",
     "pydantic": "mailgate/config/",
