@@ -102,8 +102,6 @@ class Scorers:
         self._telemetry.observe("stage_seconds", loop.time() - started, stage="spam")
         if isinstance(found, Scored):
             self._telemetry.observe("spam_score", found.score)
-        else:
-            self._telemetry.count("unscored", reason=found.reason)
         return found
 
     async def watch(self) -> None:
