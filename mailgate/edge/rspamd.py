@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
 
 from mailgate.core.endpoint import Endpoint
 from mailgate.core.envelope import Client, Envelope, printable
@@ -40,7 +42,11 @@ class Rspamd:
     ) -> Scored | Unscored:
         """Its score for the message, by `deadline` (of the loop's clock)."""
         fields = [*_fields(envelope, client, queue_id), ("Content-Length", str(message.size))]
-        answer = await self._ask("POST", "/checkv2", deadline, fields, _pieces(message))
+        body = _Body(_pieces(message))
+        try:
+            answer = await self._ask("POST", "/checkv2", deadline, fields, body)
+        finally:
+            body.abort()
         if isinstance(answer, Unscored):
             return answer
         try:
@@ -67,13 +73,13 @@ class Rspamd:
         path: str,
         deadline: float,
         fields: Iterable[tuple[str, str]] = (),
-        pieces: AsyncIterator[memoryview] | None = None,
+        body: _Body | None = None,
     ) -> bytes | Unscored:
         try:
             async with (
                 asyncio.timeout_at(deadline),
                 self._client().request(
-                    method, self._base + path, headers=fields, data=pieces, allow_redirects=False
+                    method, self._base + path, headers=fields, data=body, allow_redirects=False
                 ) as response,
             ):
                 answer = await _read(response)
@@ -122,10 +128,28 @@ def _plain(address: str) -> bool:
     return address.isascii() and address.isprintable() and "@" in address
 
 
-async def _pieces(message: Message) -> AsyncIterator[memoryview]:
+class _Body(aiohttp.AsyncIterablePayload):
+    """The body of a question. Who gives up on it calls `abort`: aiohttp would leave the connection open until the
+    server has taken what is still to be sent, and one that hangs never does.
+    """
+
+    _transport: asyncio.Transport | None = None
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        if isinstance(writer, StreamWriter):
+            self._transport = writer.transport
+        await super().write_with_length(writer, content_length)
+
+    def abort(self) -> None:
+        """End the connection now; nothing happens if it has ended."""
+        if self._transport:
+            self._transport.abort()
+
+
+async def _pieces(message: Message) -> AsyncIterator[bytes]:
     for chunk in message.chunks:
         for start in range(0, len(chunk), _PIECE):
-            yield memoryview(chunk)[start : start + _PIECE]
+            yield chunk[start : start + _PIECE]
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -3,7 +3,8 @@
 Promises: an answer by the deadline, a score or the reason why there is none; the message goes out once, in the pieces
 that are in memory already; of the answer no more than _MOST is read; the connection ends with its question.
 aiospamc's own connections promise none of this: after a time-out they stay open for as long as the server likes, they
-hold three copies of a message, read without a bound, and each reads all certificates of the machine (60 ms).
+hold three copies of a message, read without a bound, and read all certificates of the machine anew for each message
+(0.1 s in which the loop stands still).
 How it fails: never with an exception; see `core.scan.Unscored`. A truncated answer is no answer.
 """
 

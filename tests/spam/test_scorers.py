@@ -9,7 +9,21 @@ import pytest
 
 from mailgate.core.envelope import Client, Envelope
 from mailgate.core.scan import MAX_REPORT, Scored, Unscored
-from tests.spam.kit import CLIENT, ENVELOPE, HAM, QUEUE_ID, SPAM, Stopwatch, ask, connected, of_size, scorer, until
+from mailgate.scanner import Scorers
+from tests.spam.kit import (
+    CLIENT,
+    ENVELOPE,
+    HAM,
+    QUEUE_ID,
+    SPAM,
+    Stopwatch,
+    Watched,
+    ask,
+    connected,
+    of_size,
+    scorer,
+    until,
+)
 from tests.stack.fake_scorer import Engine
 from tests.stack.rspamd import Rspamd
 from tests.stack.spamd import Spamd
@@ -103,3 +117,32 @@ async def test_refused_frozen_killed_and_back_again(real: Real, engine: Engine) 
     real.start()
     assert isinstance(await ask(one), Scored)
     await one.close()
+
+
+async def test_the_scanner_goes_round_a_frozen_server_and_comes_back_to_it(real_servers: dict[str, Real]) -> None:
+    spamd, rspamd = real_servers["spamd"], real_servers["rspamd"]
+    names = [str(spamd.port), str(rspamd.port)]
+    watched = Watched()
+    scanner = Scorers([scorer("spamd", names[0]), scorer("rspamd", names[1])], watched, timeout=4.0, probe_interval=0.1)
+    loop = asyncio.get_running_loop()
+
+    async def scan() -> Scored | Unscored:
+        return await scanner.scan(ENVELOPE, HAM, CLIENT, loop.time() + 30, QUEUE_ID)
+
+    spamd.freeze()
+    watching = asyncio.create_task(scanner.watch())
+    with Stopwatch() as watch:
+        found = await asyncio.gather(*(scan() for _ in range(5)))
+    assert watch.seconds < 4.0
+    assert {one.server for one in found if isinstance(one, Scored)} == {names[1]}
+    with Stopwatch() as watch:
+        assert isinstance(await scan(), Scored)
+    assert watch.seconds < 0.5
+    spamd.thaw()
+    await until(lambda: scanner.states[names[0]], "spamd is trusted again")
+    back = await scan()
+    assert isinstance(back, Scored)
+    assert back.server == names[0]
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await scanner.close()
