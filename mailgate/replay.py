@@ -130,9 +130,10 @@ class Replay:
             return [], ""  # set aside and reported by the spool
         await self._pace()
         found, scanned = scan.read(claimed.facts.scan), ""
-        if isinstance(found, Unscored) and self._scanner.available:
-            found = await self._scan(claimed, message)
-            scanned = scan.written(found)
+        if isinstance(found, Unscored):
+            if self._scanner.available:
+                found = await self._scan(claimed, message)
+                scanned = scan.written(found)
             settlements = self._judged(claimed, found)
             if settlements:
                 self._tell(claimed, settlements, found)

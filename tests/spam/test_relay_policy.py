@@ -299,21 +299,6 @@ def test_without_a_scorer_it_is_replayed_unscored(desk: Desk) -> None:
     assert marks(desk.wait_taken(sent)) == NO_SCORE
 
 
-def test_the_verdict_falls_before_the_replay_for_all_recipients_together(desk: Desk) -> None:
-    desk.fails()
-    desk.fake.on(Stage.RCPT, say("450 busy"), only="slow@lists.test", times=1)
-    desk.fake.on(Stage.RCPT, say("450 busy"), only=LIST, times=1)
-    desk.scores(7.2)
-    sent = desk.send(LIST, "slow@lists.test")
-    assert desk.said == [SPOOLED, SPOOLED]
-    desk.comes_back()
-    wait_until(lambda: desk.state(sent) != {"pending"}, "it has been judged", deadline=15)
-    if desk.arrived(sent):
-        pytest.skip("it was replayed before the scorer was noticed")
-    assert desk.state(sent) == {"held"}
-    assert desk.replies(sent) == {"spam-reject (score 7.2)"}
-
-
 @pytest.mark.parametrize(("late", "state"), [("hold", "held"), ("reject", "failed"), ("discard", "dropped")])
 def test_spam_that_was_spooled_unscored(desk: Desk, late: str, state: str) -> None:
     desk.policy(late=late)
