@@ -21,6 +21,7 @@ from pathlib import Path
 
 import mailgate
 from mailgate import config as configuration
+from mailgate import ports
 from mailgate.config import Config, ConfigError
 from mailgate.edge import systemd
 from mailgate.edge.http import Answer, HttpServer, as_json
@@ -63,7 +64,7 @@ class Daemon:
         self._valve = Valve()
         self._upstream = Mailman(config.mailman, config.hostname, self._telemetry)
         self._spool = Store(config.spool, config.hostname, self._telemetry)
-        self._scorers = Scorers(_scorers(config), self._telemetry, timeout=config.spam.timeout)
+        self._scorers = scorers_of(config, self._telemetry)
         self._relay = Relay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
         self._replay = Replay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
         self._upstream.on_change = self._scorers.on_change = self._replay.look
@@ -278,17 +279,18 @@ class Daemon:
         yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", (({}, age),)
 
 
-def _scorers(config: Config) -> list[Scorer]:
-    """The servers that are asked for scores. What asks them is loaded only when it is needed."""
+def scorers_of(config: Config, telemetry: ports.Telemetry) -> Scorers:
+    """What is asked for scores. The libraries for it are loaded only when they are needed."""
+    scorers: list[Scorer] = []
     if config.spam.engine == "spamd":
         from mailgate.edge.spamd import Spamd  # noqa: PLC0415
 
-        return [Spamd(at) for at in config.spam.servers]
+        scorers = [Spamd(at) for at in config.spam.servers]
     if config.spam.engine == "rspamd":
         from mailgate.edge.rspamd import Rspamd  # noqa: PLC0415
 
-        return [Rspamd(at) for at in config.spam.servers]
-    return []
+        scorers = [Rspamd(at) for at in config.spam.servers]
+    return Scorers(scorers, telemetry, timeout=config.spam.timeout)
 
 
 def _with_fixed(new: Config, old: Config) -> tuple[Config, list[str]]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import mailgate
 from mailgate import config as configuration
-from mailgate.config import Config, ConfigError
+from mailgate.cli import pause, queue_change, queue_look, spool
+from mailgate.cli.options import ConfigFile, read_config
+from mailgate.cli.output import FAILED, finish, say
+from mailgate.ports import SpoolError
 
 app = typer.Typer(
     name="mailgate",
@@ -22,29 +25,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", metavar="FILE", help="The configuration file.", show_default="/etc/mailgate/mailgate.toml"
-    ),
-]
-
-
-def say(text: str) -> None:
-    """A line on stderr, for a person."""
-    typer.echo(text, err=True)
-
-
-def read_config(file: Path | None) -> tuple[Config, Path]:
-    """The configuration and its file, or exit 1 with a line for each problem."""
-    found = configuration.find(file)
-    try:
-        return configuration.load(found), found
-    except ConfigError as error:
-        for problem in error.problems:
-            say(f"mailgate: {problem}")
-        raise typer.Exit(1) from None
 
 
 def _version(wanted: bool) -> None:
@@ -94,10 +74,22 @@ def check_config(config: ConfigFile = None) -> None:
     typer.echo(f"{file}: ok")
 
 
+queue_change.add_to(queue_look.app)
+app.add_typer(queue_look.app, name="queue")
+app.command()(pause.pause)
+app.command()(pause.resume)
+app.add_typer(spool.app, name="spool")
+
+
 def main() -> None:
     """The entry point of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the locale can't write is still no reason to end
     try:
         app()
-    except BrokenPipeError:
-        sys.stderr.close()  # `mailgate queue list | head` is no error
-        sys.exit(0)
+    except SpoolError as error:
+        say(f"mailgate: {error}")
+        sys.exit(FAILED)
+    finally:
+        finish()

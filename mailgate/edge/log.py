@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, TextIO
@@ -20,6 +21,9 @@ from mailgate.core.envelope import printable
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3}  # sd-daemon(3)
 _MOST = 10_000
+_AT_ONCE = 100  # lines in a write
+
+_Event = tuple[float, str, str, Mapping[str, object]]  # seconds since 1970, name, level, fields
 
 
 class EventLog:
@@ -37,46 +41,50 @@ class EventLog:
         self.level = level
         self._stream = stream or sys.stderr
         self._journal = journal
-        self._queue: queue.Queue[str | None] = queue.Queue(_MOST)
+        self._waiting: deque[_Event] = deque()
+        self._awake = threading.Event()
+        self._closing = False
         self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
     def event(self, name: str, fields: Mapping[str, object], level: str = "info") -> None:
-        """Write one event, if its level is not below ours."""
+        """Write one event, if its level is not below ours. `fields` must not be changed afterwards."""
         if _LEVELS[level] < _LEVELS[self.level]:
             return
-        now = datetime.now(UTC)
-        line = as_json(now, name, level, fields) if self.form == "json" else as_text(now, name, level, fields)
-        if self._journal:
-            line = f"<{_PRIORITY[level]}>{line}"
-        try:
-            if self._dropped:
-                count, self._dropped = self._dropped, 0
-                self._queue.put_nowait(as_json(now, "log.dropped", "warning", {"lines": count}))
-            self._queue.put_nowait(line)
-        except queue.Full:
+        if len(self._waiting) >= _MOST:
             self._dropped += 1
+            return
+        self._waiting.append((time.time(), name, level, fields))
+        if not self._awake.is_set():
+            self._awake.set()
 
     def close(self) -> None:
         """Write what waits, for a second at most."""
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
-            return
+        self._closing = True
+        self._awake.set()
         self._thread.join(1)
 
     def _write(self) -> None:
-        more: str | None = ""
-        while more is not None and (line := self._queue.get()) is not None:
-            lines = [line]
-            while not self._queue.empty() and len(lines) < 100 and (more := self._queue.get()) is not None:
-                lines.append(more)
-            try:
-                self._stream.write("\n".join(lines) + "\n")
-                self._stream.flush()
-            except (OSError, ValueError):
-                self._dropped += len(lines)  # nobody reads stderr any more: the count is all that is left to keep
+        while not (self._closing and not self._waiting):
+            self._awake.wait()
+            self._awake.clear()
+            while self._waiting:
+                some = [self._waiting.popleft() for _ in range(min(len(self._waiting), _AT_ONCE))]
+                if self._dropped:
+                    count, self._dropped = self._dropped, 0
+                    some.append((time.time(), "log.dropped", "warning", {"lines": count}))
+                try:
+                    self._stream.write("".join(map(self._line, some)))
+                    self._stream.flush()
+                except (OSError, ValueError):
+                    self._dropped += len(some)  # nobody reads stderr any more: the count is all that is left to keep
+
+    def _line(self, event: _Event) -> str:
+        when, name, level, fields = event
+        form = as_json if self.form == "json" else as_text
+        priority = f"<{_PRIORITY[level]}>" if self._journal else ""
+        return f"{priority}{form(datetime.fromtimestamp(when, UTC), name, level, fields)}\n"
 
 
 class Bridge(logging.Handler):

@@ -78,7 +78,7 @@ class Spamd:
         except ResponseException as error:
             return Unscored("error", f"EX_ code {error.code}: {printable(str(error))}")
         except (BadResponse, ValueError) as error:
-            if isinstance(error.__cause__, NotEnoughDataError) or exchange.broken_off:
+            if isinstance(error.__cause__, NotEnoughDataError):
                 return Unscored("closed", f"the answer broke off behind {len(exchange.answer)} octets")
             return Unscored("garbage", f"not an answer: {printable(exchange.answer[:80].decode('utf-8', 'replace'))}")
 
@@ -92,11 +92,6 @@ class _Exchange:
         self.connected = False
         self.answer = b""
         self.stage = "no connection in time"
-
-    @property
-    def broken_off(self) -> bool:
-        """Does the answer end within a line of its head?"""
-        return b"\r\n\r\n" not in self.answer and not self.answer.endswith(b"\r\n")
 
     async def request(self, head: bytes) -> bytes:
         """Send the head of the request, then the message; the whole answer."""

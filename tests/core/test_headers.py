@@ -131,10 +131,10 @@ def test_any_octets_lose_whole_lines_only_and_nothing_forged_is_left(head: bytes
 @pytest.mark.parametrize(
     ("before", "found"),
     [
-        (b"(" * 200_000 + b")" * 200_000, b"lists.test"),
-        (b"(x)" * 130_000, b"lists.test"),
-        (b"(" * 400_000, b""),
-        (b"\\" * 400_000, b"\\" * 200_000),
+        (b"(" * 100_000 + b")" * 100_000, b"lists.test"),
+        (b"(x)" * 60_000, b"lists.test"),
+        (b"(" * 200_000, b""),
+        (b"\\" * 100_000, b"\\" * 50_000),
     ],
     ids=["nested", "many", "open", "escapes"],
 )

@@ -56,6 +56,12 @@ class Pair:
             client.quit()
         return result
 
+    def mailman_is(self, manner: Manner) -> None:
+        """From now on Mailman is of this manner, on new connections: those that are open are reset."""
+        self.fake.refuse()
+        self.fake.manner = manner
+        self.fake.accept()
+
     def people(self, message_id: str = "") -> dict[str, Person]:
         """The recipients that the spool knows (of one message), by address; settled ones, too."""
         if self._database is None:
@@ -84,6 +90,16 @@ class Pair:
     def connections(self) -> float:
         """How many sessions the gate counts at its doors."""
         return self.gate.metric("mailgate_connections")
+
+    def settle(self) -> None:
+        """Have Mailman behave as usual, wait until nothing is under way any more, and forget what Mailman took."""
+        self.fake.behave()
+        self.mailman_is(Manner())
+        wait_until(self.up, "the breaker has closed")
+        self.wait_drained()
+        wait_until(lambda: self.connections() == 0, "all sessions have ended")
+        self.fake.taken.clear()
+        self.fake.commands.clear()
 
     def expect_trouble(self) -> None:
         """Tracebacks in the log are what this test asks for."""

@@ -148,7 +148,7 @@ def _announced(words: str) -> str:
 @pytest.mark.parametrize("resets", [True, False], ids=["reset", "it reads no further"])
 def test_breaking_in_the_body(resets: bool) -> None:
     """What was surely not sent to its end is not uncertain, and arrives once."""
-    octets = mail("<large@example.net>", b"A line of a large message.\r\n" * 300_000)
+    octets = mail("<large@example.net>", (b"x" * 900 + b"\r\n") * 9_000)
     with started() as pair:
         pair.fake.refuse()
         with SlowReader(pair.fake.port, 100_000, resets=resets) as slow:

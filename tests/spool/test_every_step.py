@@ -61,12 +61,12 @@ def dump(directory: Path) -> Dump:
 
 def dump_after_death(directory: Path, scratch: Path) -> Dump:
     """What is there for the next process if this one dies now."""
-    subprocess.run(["rm", "-rf", scratch], check=True)
     # By another process: closing a handle of the file in this one would drop the locks that SQLite has on it.
-    subprocess.run(["cp", "-r", directory, scratch], check=True)
-    for name in ("spool.db-shm", "spool.db.lock"):
-        (scratch / name).unlink()
-    return dump(scratch)
+    subprocess.run(["cp", directory / "spool.db", directory / "spool.db-wal", scratch], check=True)
+    found = dump(scratch)
+    for file in scratch.iterdir():
+        file.unlink()
+    return found
 
 
 def mixed(letter: str) -> list[Parked]:
@@ -118,7 +118,7 @@ OPERATIONS: list[tuple[str, Callable[[Store], Awaitable[Any]]]] = [
 async def test_all_or_nothing(
     store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, after: bool
 ) -> None:
-    scratch = tmp_path_factory.mktemp("dead") / "copy"
+    scratch = tmp_path_factory.mktemp("dead")
     fault = Fault(store, after=after)
     steps = 0
     for name, operation in OPERATIONS:

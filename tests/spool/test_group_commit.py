@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from mailgate.edge.spool import Store, writer
+from mailgate.edge.spool import Database, SpoolBusy, Store, writer
 from mailgate.ports import Settlement, SpoolError, SpoolFull
-from tests.spool.kit import NOW, Recorder, a_message, octets, put, spool, states, wait_until
+from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states, wait_until
 
 
 class Gate:
@@ -263,3 +263,23 @@ async def test_what_was_submitted_is_done_before_it_closes(tmp_path: Path) -> No
         await put(store, "late")
     async with spool(tmp_path) as store:
         assert states(store) == {"pending": 20}
+
+
+async def test_a_writer_that_does_not_end_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailgate.edge.spool.store.DEADLINE", 0.1)
+    first, second = Store(config(tmp_path), HOST, Recorder()), Store(config(tmp_path), HOST, Recorder())
+    await first.open()
+    database = first.database
+    with stopped_at(first, "commit") as gate:
+        task = asyncio.create_task(put(first, "one"))
+        await gate.wait()
+        await first.close()
+        with pytest.raises(SpoolBusy):
+            Database(tmp_path / "spool.db", HOST, serve=True)
+        gate.open.set()
+        await task
+    database.close()
+    monkeypatch.setattr("mailgate.edge.spool.store.DEADLINE", 30.0)
+    await second.open()
+    assert states(second) == {"pending": 1}
+    await second.close()

@@ -52,9 +52,7 @@ class Arrivals:
 
     def at(self, address: str) -> list[Arrival]:
         """All messages that have arrived for a list's address or sub-address, oldest first."""
-        local, _, domain = address.lower().partition("@")
-        name, _, word = local.partition("+")[0].rpartition("-")
-        word = _ALIASES.get(word, word)
+        name, word, domain = _parts(address)
         if word == "bounces":
             return self._queued("bounces", f"{name}@{domain}", word)
         if word in _COMMANDS:
@@ -87,6 +85,18 @@ class Arrivals:
             if metadata["listid"] == list_id and metadata.get("subaddress") == subaddress:
                 found.append(Arrival(address, _id(message), path))
         return found
+
+
+def place(address: str) -> str:
+    """One address for all that arrive at one place: `l-subscribe` is `l-join`, `l-bounces+x` is `l-bounces`."""
+    name, word, domain = _parts(address)
+    return f"{name}-{word}@{domain}" if word in _COMMANDS | {"bounces", "owner"} else address.lower()
+
+
+def _parts(address: str) -> tuple[str, str, str]:
+    local, _, domain = address.lower().partition("@")
+    name, _, word = local.partition("+")[0].rpartition("-")
+    return name, _ALIASES.get(word, word), domain
 
 
 def _header_of(file: io.BufferedReader) -> bytes:

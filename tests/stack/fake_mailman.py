@@ -12,7 +12,7 @@ from typing import Self
 
 from tests.stack.fake_script import Act, Rule, Script, Stage
 from tests.stack.fake_session import Manner, Session, Taken
-from tests.stack.loop import Loop
+from tests.stack.loop import Loop, stop_listening
 from tests.stack.ports import Port
 from tests.stack.waiting import wait_until
 
@@ -73,7 +73,7 @@ class FakeMailman:
         self.port.close()
 
     async def _stop(self, server: asyncio.Server) -> None:
-        server.close()
+        await stop_listening(server)
         await self._abort_all()
 
     async def _abort_all(self) -> None:

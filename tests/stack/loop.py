@@ -28,6 +28,14 @@ class Loop:
         self.loop.close()
 
 
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close a server. What it is just accepting is let in first: asyncio would trip over it and leave it open."""
+    for listener in server.sockets:
+        asyncio.get_running_loop().remove_reader(listener)
+    await asyncio.sleep(0)
+    server.close()
+
+
 async def _cancel_all() -> None:
     tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in tasks:

@@ -37,7 +37,8 @@ class Port:
 
     def listener(self) -> socket.socket:
         """A socket of our own that listens there."""
-        listener = socket.socket()
+        # asyncio sends small replies at once (TCP_NODELAY) only where the protocol is said to be TCP.
+        listener = socket.socket(proto=socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(self.address)
         listener.listen(128)

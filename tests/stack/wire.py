@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.stack.dialogue import Dialogue, Transaction
-from tests.stack.loop import Loop
+from tests.stack.loop import Loop, stop_listening
 from tests.stack.ports import Port
 from tests.stack.waiting import wait_until
 
@@ -79,7 +79,7 @@ class Recorder:
         self.port.close()
 
     async def _stop_listening(self, server: asyncio.Server) -> None:
-        server.close()
+        await stop_listening(server)
         for writer in self._writers:
             writer.transport.abort()
 

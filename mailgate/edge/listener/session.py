@@ -1,16 +1,15 @@
 """One session at the relay door, as aiosmtpd's protocol with its slow and its unsafe places replaced.
 
-Replaced: DATA (read in bulk; as many replies as recipients on LMTP, whatever happens, RFC 2033 §4.2), addresses (a
-pattern for the plain ones), replies (each has an enhanced code, RFC 2034, and never more than printable ASCII), the
-answer to an exception (4xx, not 5xx), the ends by time. The relay runs in a task of the listener's own: a peer that
-hangs up ends this session, not the delivery.
+Replaced: DATA (read in bulk; as many replies as recipients on LMTP, whatever happens, RFC 2033 §4.2), paths (read by
+a pattern of their own), replies (each has an enhanced code, RFC 2034, and never more than printable ASCII), the answer
+to an exception (4xx, not 5xx), the ends by time. A peer that hangs up ends the session only when its message has been
+relayed.
 How it fails: an exception in a command is `451 4.3.0` and the event `session.failed`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import traceback
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,53 +19,24 @@ from typing import TYPE_CHECKING, Any, cast
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP
 
-from mailgate.core.data import DataReceiver
 from mailgate.core.envelope import Door, Envelope, Peer
 from mailgate.core.message import message
 from mailgate.core.reply import Reply
+from mailgate.edge.listener.intake import receive
 from mailgate.edge.listener.wire import LineTooLong, Wire
+from mailgate.edge.listener.words import command, path, worded
 
 if TYPE_CHECKING:
     from mailgate.edge.listener.listener import Listener
 
-MAX_COMMAND = 4096  # octets; RFC 5321 §4.5.3.1.4 asks for 512, SMTPUTF8 and VERP for more
 MAX_UNKNOWN = 20  # commands that nobody knows, before we hang up
 MAX_RECIPIENTS = 1000  # RFC 5321 §4.5.3.1.8 asks for 100
-_PIECE = 256 * 1024  # octets of mail data that are kept together
 _LAST_WORDS = 2.0  # seconds in which a peer may read what we said last
-_ATEXT = r"[^\x00-\x20\x7f<>()\[\]\\,;:\"@]"
-_PLAIN = re.compile(rf"<({_ATEXT}+@(?:{_ATEXT}+|\[[0-9A-Za-z.:]+\]))>(?: +(.*))?")
-_NULL = re.compile(r"<>(?: +(.*))?")
-_NEEDS_CODE = re.compile(r"(?!220)([245]\d\d) (?![245]\.\d+\.\d+ )")  # RFC 2034 §3: not in the greeting
-_ENHANCED = {  # RFC 3463, for the replies that aiosmtpd words itself
-    221: "2.0.0", 250: "2.0.0", 252: "2.5.0", 421: "4.3.0", 451: "4.3.0", 452: "4.3.1", 454: "4.7.0",
-    500: "5.5.2", 501: "5.5.4", 502: "5.5.1", 503: "5.5.1", 530: "5.7.0", 552: "5.3.4", 553: "5.1.3", 555: "5.5.4",
-}  # fmt: skip
-
-
-def worded(status: str) -> bytes:
-    """A reply as it goes out: with an enhanced code, in printable ASCII."""
-    found = _NEEDS_CODE.match(status)
-    if found:
-        enhanced = _ENHANCED.get(int(found[1]), f"{found[1][0]}.0.0")
-        status = f"{found[1]} {enhanced} {status[4:]}"
-    if not (status.isascii() and status.isprintable()):
-        text = status.encode("ascii", "backslashreplace").decode("ascii")
-        status = "".join(c if c.isprintable() else "?" for c in text)
-    return status.encode("ascii") + b"\r\n"
 
 
 @cache
 def _commands(door: Door) -> list[str]:
     return [name for name in dir(LMTPSession if door == "lmtp" else Session) if name.startswith("smtp_")]
-
-
-def _command(line: bytes) -> tuple[str, str | None]:
-    """Verb and argument of a command line; ("", None) for what can't be one. RFC 5321 §2.4, RFC 6531 §3.3."""
-    verb, _, arg = line.rstrip(b"\r\n").partition(b" ")
-    if len(line) > MAX_COMMAND or not verb.isalpha():
-        return "", None
-    return verb.decode("ascii", "replace").upper(), arg.strip().decode("utf-8", "surrogateescape") or None
 
 
 class Hooks:
@@ -77,22 +47,22 @@ class Hooks:
 
     async def handle_MAIL(  # noqa: N802  aiosmtpd's name
         self, server: Session, _session: Any, envelope: Any, address: str, options: list[str]
-    ) -> str:
+    ) -> str | bytes:
         if not server.listener.has_room:
             return "452 4.3.1 too much mail in flight, try again later"
         envelope.mail_from = address
         envelope.mail_options.extend(options)
-        return "250 2.1.0 Ok"
+        return b"250 2.1.0 Ok"
 
     async def handle_RCPT(  # noqa: N802  aiosmtpd's name
         self, _server: Session, _session: Any, envelope: Any, address: str, _options: list[str]
-    ) -> str:
+    ) -> str | bytes:
         if address == "<>":
             return "553 5.1.3 the null path is no recipient"
         if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
             return "452 4.5.3 too many recipients"  # RFC 5321 §4.5.3.1.10
         envelope.rcpt_tos.append(address)
-        return "250 2.1.5 Ok"
+        return b"250 2.1.5 Ok"
 
 
 class Session(SMTP):
@@ -236,7 +206,7 @@ class Session(SMTP):
                 self.say_farewell("421 4.7.0 too many unknown commands", True)
                 return
             try:
-                verb, arg = _command(await self.wire.line())
+                verb, arg = command(await self.wire.line())
             except LineTooLong:
                 verb, arg = "", None
             method = self._smtp_methods.get(verb)
@@ -253,6 +223,7 @@ class Session(SMTP):
     # replies
 
     async def push(self, status: str | bytes) -> None:
+        """Say a reply: text is worded, octets are said as they are."""
         await self.wire.say(status + b"\r\n" if isinstance(status, bytes) else worded(status))
         if not isinstance(status, bytes) and status.startswith(("221", "421")):
             await self.wire.flush()  # aiosmtpd closes behind these
@@ -287,14 +258,8 @@ class Session(SMTP):
     # addresses
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
-        if found := _PLAIN.fullmatch(arg):
-            return found[1], found[2] or ""
-        if found := _NULL.fullmatch(arg):
-            return "<>", found[1] or ""
-        address, rest = super()._getaddr(arg)
-        if address is not None and re.search(r"[\x00-\x1f\x7f<>]", address):
-            return None, None
-        return address, rest
+        # aiosmtpd reads them with the parser of header fields, which is slow, takes what is no path, and rewrites it.
+        return path(arg) or (None, None)
 
     # the message
 
@@ -308,7 +273,7 @@ class Session(SMTP):
         if arg:
             await self.push("501 5.5.4 DATA takes no parameter")
             return
-        await self.push("354 end with <CRLF>.<CRLF>")
+        await self.push(b"354 end with <CRLF>.<CRLF>")
         replies = await self._take(envelope)
         self._phase = "command"
         self._reset_timeout()
@@ -331,46 +296,15 @@ class Session(SMTP):
         peer = Peer(self.door, self.listener.address_of(self.session.peer), self.session.host_name or "")
         try:
             self._phase = "data"
-            pieces, refusal = await self._receive()
+            pieces, refusal = await receive(self.wire, self.listener, self._reset_timeout)
             self._phase = "relay"
             if refusal:
                 return self.listener.turn_away(peer, envelope, *refusal)
             return await self.listener.relay(peer, envelope, message(pieces), sum(map(len, pieces)))
         except Exception as error:  # noqa: BLE001  promise 2 and 3: N times 4xx for our own faults
-            self._farewell = await self.handle_exception(error)  # where the peer stands can't be known any more
+            await self.handle_exception(error)
+            self._farewell = "421 4.3.0 trouble of our own, try again"  # where the peer stands can't be known any more
             return [Reply(451, "4.3.0", "trouble of our own, try again")] * len(envelope.recipients)
-
-    async def _receive(self) -> tuple[list[bytes], tuple[Reply, str] | None]:
-        """The message's octets in pieces, or the reply that refuses it and the reason: but read to its end."""
-        receiver, listener = DataReceiver(), self.listener
-        limit = listener.config.relay.max_message_size
-        refusal: tuple[Reply, str] | None = None
-        pieces: list[bytes] = []
-        tail = bytearray()
-        size = 0
-        try:
-            while not receiver.done:
-                tail += receiver.feed(await self.wire.some())
-                self._reset_timeout()
-                if size + len(tail) > limit:
-                    refusal = Reply(552, "5.3.4", f"message larger than {limit} octets"), "message-too-large"
-                elif not listener.has_room:
-                    refusal = refusal or (Reply(452, "4.3.1", "too much mail in flight"), "too-much-in-flight")
-                if refusal:
-                    listener.in_flight -= size
-                    size = 0
-                    pieces.clear()
-                    tail.clear()
-                elif len(tail) >= _PIECE or receiver.done:
-                    listener.in_flight += len(tail)
-                    size += len(tail)
-                    pieces.append(bytes(tail))
-                    tail.clear()
-        except BaseException:
-            listener.in_flight -= size
-            raise
-        self.wire.unread(receiver.rest)
-        return pieces, refusal
 
     async def _say(self, replies: Sequence[Reply], envelope: Envelope) -> None:
         """RFC 2033 §4.2: LMTP has a reply for each recipient; SMTP has one for all."""
@@ -385,4 +319,4 @@ class LMTPSession(Session, LMTP):
     door: Door = "lmtp"
     smtp_LHLO = Session.smtp_EHLO  # noqa: N815  aiosmtpd's name
     smtp_HELO = LMTP.smtp_HELO  # noqa: N815  aiosmtpd's name
-    smtp_EHLO = LMTP.smtp_EHLO  # noqa: N815  aiosmtpd's name
+    smtp_EHLO = LMTP.smtp_EHLO  # type: ignore[assignment]  # noqa: N815  aiosmtpd's name and type

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from mailgate.config import MailmanConfig
 from mailgate.core.breaker import Breaker
@@ -95,11 +95,13 @@ class Mailman:
             connection = await self._take(deadline)
             transaction = Transaction(connection, envelope, message, deadline, self.config.reply_timeout)
             try:
-                async with self._closing(connection):
-                    outcomes = await transaction.run()
+                outcomes = await transaction.run()
             except Stale:
                 connection.close()
                 continue
+            except BaseException:
+                connection.close()  # cancelled, or failed in a way we did not foresee: it is half used
+                raise
             if transaction.trouble:
                 self._telemetry.event("upstream.trouble", {"cause": transaction.trouble}, level="warning")
             if transaction.lost:
@@ -108,15 +110,6 @@ class Mailman:
                 self._breaker.succeeded()
             self._put_back(connection)
             return outcomes
-
-    @contextlib.asynccontextmanager
-    async def _closing(self, connection: Connection) -> AsyncIterator[None]:
-        """A transaction that is cancelled or fails in a way we did not foresee leaves no half-used connection."""
-        try:
-            yield
-        except BaseException:
-            connection.close()
-            raise
 
     # connections
 

@@ -6,8 +6,9 @@
 from mailgate.edge.spool.control import Pause
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolAbsent, SpoolBusy, SpoolDamaged
+from mailgate.edge.spool.opening import Opened
 from mailgate.edge.spool.query import Counts
-from mailgate.edge.spool.store import Control, Opened, Store, Tended
+from mailgate.edge.spool.store import Control, Store, Tended
 
 __all__ = [
     "Control",

@@ -34,10 +34,10 @@ def pieces(connection: Connection, gate_id: str) -> Iterator[bytes]:
     while part < head.parts:
         with believing(gate_id):
             data = connection.scalar(_PART, {"of": gate_id, "which": part})
-        part += 1
-        if data is None:
-            raise SpoolDamaged(f"{gate_id}: piece {part} of {head.parts} is missing")
-        sha.update(data)
+            part += 1
+            if data is None:
+                raise SpoolDamaged(f"{gate_id}: piece {part} of {head.parts} is missing")
+            sha.update(data)
         size += len(data)
         yield data
     if sha.digest() != head.digest or size != head.size:

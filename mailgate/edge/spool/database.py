@@ -33,7 +33,7 @@ PATIENCE = 1.0  # seconds: a verb holds the lock for a moment only
 class Database:
     """An open spool. `run` names this process's leases. Threads may share it."""
 
-    def __init__(self, path: Path, hostname: str, *, serve: bool) -> None:
+    def __init__(self, path: Path, hostname: str, *, serve: bool = False) -> None:
         """Open the spool at `path`; `hostname` is the gate's. With `serve` it is made if missing, and locked."""
         self.path = path
         self.run = secrets.token_hex(8)
@@ -83,7 +83,7 @@ class Database:
             cause = error.__cause__
             if cause is not None and code(cause) == "SQLITE_NOTADB":
                 raise SpoolError(f"{self.path}: not a database: {said(cause)}") from cause
-            raise SpoolError(f"{self.path}: {error}") from cause
+            raise type(error)(f"{self.path}: {error}") from cause
         place.sync_directory(self.path.parent)
         self._identity = self._seen()
 

@@ -18,6 +18,7 @@ from mailgate.ports import SpoolError, SpoolFull
 _FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
 # Not IOERR: a disk that can't be read now may be read later, and then nothing is wrong with the message.
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
+_HINTS = {"SQLITE_CANTOPEN": ": it or a file beside it can't be made; no permission, or no space or inode is free"}
 _ODD = (TypeError, ValueError, AttributeError)
 
 
@@ -55,7 +56,7 @@ def said(error: BaseException) -> str:
     origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     name = code(error)
     text = f"{origin}" or type(origin).__name__
-    return f"{text} ({name or type(origin).__name__})".replace("\n", " ")
+    return f"{text} ({name or type(origin).__name__}){_HINTS.get(name, '')}".replace("\n", " ")
 
 
 def translated(error: BaseException, doing: str) -> SpoolError:

@@ -7,11 +7,11 @@ is found when nobody can hold it any more means "may have been delivered".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, Connection, bindparam, func, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, case, or_, select, update
 
 from mailgate.core.envelope import Envelope, address_text
 from mailgate.core.spam import AWAITS_SCORE
@@ -44,7 +44,7 @@ _SETTLE = (
     )
     .values(
         state=bindparam("new_state"),
-        reply=func.coalesce(func.nullif(bindparam("new_reply"), ""), recipients.c.reply),
+        reply=case((bindparam("new_reply") == "", recipients.c.reply), else_=bindparam("new_reply")),
         uncertain=or_(recipients.c.uncertain, bindparam("maybe", type_=Boolean)),
         alone=bindparam("new_alone"),
         next_attempt=bindparam("again"),
@@ -62,11 +62,19 @@ _UNLEASE = (
     .values(lease="")
 )
 _SCANNED = update(messages).where(messages.c.id == bindparam("of")).values(scan=bindparam("new_scan"))
+_ABANDON = (
+    update(recipients)
+    .where(recipients.c.message_id == bindparam("of"), recipients.c.lease != "", recipients.c.lease != bindparam("run"))
+    .values(lease="", uncertain=True, attempts=recipients.c.attempts + 1)
+)
 _EXPIRE = (
     update(recipients)
     .where(recipients.c.message_id == bindparam("of"), recipients.c.number == bindparam("which"))
     .values(state=FAILED, reply=bindparam("new_reply"))
 )
+
+
+Those = Mapping[str, Collection[int] | None]  # of these messages these recipients, or all (None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +90,19 @@ class Verdicts:
 def due(connection: Connection, now: float, most: int, shunned: Collection[str], *, scan: bool = False) -> list[str]:
     """The ids of up to `most` messages with somebody due, oldest received first, but none of the `shunned`.
 
-    With `scan` the index is not used: for a file in which it is damaged.
+    With `scan` the index of the queue is not used: for a file in which it is damaged.
     """
     order = (recipients.c.received, recipients.c.message_id)
-    due = (recipients.c.state == PENDING, recipients.c.lease == "", recipients.c.next_attempt <= now)
-    query = select(recipients.c.message_id).where(*due).group_by(*order).order_by(*order).limit(most)
-    if shunned:
-        query = query.where(recipients.c.message_id.not_in(list(shunned)))
+    wanted = (_waiting(scan=scan), recipients.c.lease == "", recipients.c.next_attempt <= now)
+    query = select(recipients.c.message_id).where(*wanted).group_by(*order).order_by(*order)
+    ids = connection.scalars(query.limit(most + len(shunned)))
+    return [gate_id for gate_id in ids if gate_id not in shunned][:most]
+
+
+def _waiting(state: str = PENDING, *, scan: bool) -> ColumnElement[bool]:
     if scan:
-        query = query.with_hint(recipients, "NOT INDEXED", "sqlite")
-    return list(connection.scalars(query))
+        return and_(unindexed(recipients.c.state) == state, recipients.c.attempts >= 0)  # is in no index
+    return recipients.c.state == state
 
 
 def awaiting(connection: Connection, now: float, before: float, most: int) -> list[str]:
@@ -103,13 +114,16 @@ def awaiting(connection: Connection, now: float, before: float, most: int) -> li
     return list(connection.scalars(query))
 
 
-def claim(connection: Connection, run: str, ids: Sequence[str], now: float, *, held: bool = False) -> list[Claimed]:
-    """Lease the due recipients of these messages, in this order; or those that are held until they can be scored."""
+def claim(connection: Connection, run: str, those: Those, now: float, *, held: bool = False) -> list[Claimed]:
+    """Lease those that are due, in this order; or those that are held until they can be scored."""
+    ids = list(those)
     heads = {row.id: row for row in connection.execute(select(messages).where(messages.c.id.in_(ids)))}
     people: dict[str, list[Any]] = {gate_id: [] for gate_id in ids if gate_id in heads}
     # Who is due is decided here: asked for together with the ids, SQLite goes through all that is due instead.
     for row in connection.execute(select(recipients).where(recipients.c.message_id.in_(ids))):
-        if not row.lease and (_awaits_score(row) if held else _due(row, heads[row.message_id].scan, now)):
+        numbers = those[row.message_id]
+        wanted = numbers is None or row.number in numbers
+        if wanted and not row.lease and (_awaits_score(row) if held else _due(row, heads[row.message_id].scan, now)):
             people[row.message_id].append(row)
     keys = [{"of": row.message_id, "which": row.number} for rows in people.values() for row in rows]
     if keys:
@@ -151,8 +165,10 @@ def unclaim(connection: Connection, run: str, claimed: Sequence[Claimed]) -> Non
         connection.execute(_UNLEASE, keys)
 
 
-def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> None:
-    """Write down what became of recipients leased by `run`; what is not leased (any more) is left as it is."""
+def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts], *, keep_content: bool = False) -> None:
+    """Write down what became of recipients leased by `run`; what is not leased (any more) is left as it is. Content
+    that nobody needs any more goes, unless it is to be kept.
+    """
     rows = [
         {
             "of": verdict.gate_id,
@@ -174,7 +190,7 @@ def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts]) -> No
     if scanned:
         connection.execute(_SCANNED, scanned)
     done = {v.gate_id: v.now for v in verdicts if any(s.state in {DELIVERED, DROPPED} for s in v.settlements)}
-    if done:
+    if done and not keep_content:
         remove_settled_content(connection, list(done), max(done.values()))
 
 
@@ -184,15 +200,16 @@ def set_aside(connection: Connection, gate_id: str, reason: str) -> None:
     connection.execute(update(recipients).where(*waiting).values(state=CORRUPT, lease="", reply=text(reason)))
 
 
-def abandoned(connection: Connection, run: str) -> list[str]:
-    """End the leases of other runs, which are gone: what they held may have been delivered. The messages' ids."""
-    where = (recipients.c.lease != "", recipients.c.lease != run)
-    ids = list(connection.scalars(select(recipients.c.message_id).where(*where).distinct()))
-    if ids:
-        connection.execute(
-            update(recipients).where(*where).values(lease="", uncertain=True, attempts=recipients.c.attempts + 1)
-        )
-    return ids
+def abandoned(connection: Connection, run: str, *, scan: bool = False) -> list[str]:
+    """The ids of messages that other runs have leased. `scan`: as for `due`."""
+    leased = (recipients.c.lease != "", recipients.c.lease != run)
+    either = or_(_waiting(scan=scan), _waiting(HELD, scan=scan))  # held ones are leased to be scored
+    return list(connection.scalars(select(recipients.c.message_id).where(either, *leased).distinct()))
+
+
+def abandon(connection: Connection, run: str, ids: Sequence[str]) -> None:
+    """End the leases of other runs, which are gone, on these messages: what they held may have been delivered."""
+    connection.execute(_ABANDON, [{"of": gate_id, "run": run} for gate_id in ids])
 
 
 def expire(connection: Connection, now: float, lifetime: float, most: int) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, distinct, exists, false, func, or_, select, true, tuple_
 
 from mailgate.core.envelope import address_text
+from mailgate.edge.spool import addresses
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.query import shown
 from mailgate.edge.spool.schema import CORRUPT, PENDING, UNCERTAIN, messages, recipients, unindexed
@@ -26,8 +27,9 @@ class Selection:
     """What is meant: all that is given must hold, nothing given means everything.
 
     `ids` are gate ids, Exim ids or Message-IDs. `recipient` and `sender` are patterns with * and ?, blind to case;
-    the null reverse-path matches only "". `before` and `after` bound the time of receipt (seconds since 1970).
-    `states` are states as shown. `recipient` and `states` choose among the recipients of a message.
+    the null reverse-path matches only "", and a `recipient` all addresses of a list, as `stats` counts them. `before`
+    and `after` bound the time of receipt (seconds since 1970). `states` are states as shown. `recipient` and `states`
+    choose among the recipients of a message.
     """
 
     ids: tuple[str, ...] = ()
@@ -71,6 +73,8 @@ class Listed:
     exim_id: str
     message_id: str
     client: str
+    smtputf8: bool
+    eight_bit: bool
     recipients: tuple[Person, ...]
 
     @property
@@ -86,6 +90,26 @@ def listed(database: Database, selection: Selection) -> Iterator[Listed]:
         while page := database.read(partial(_page, selection=part, last=last), "listing"):
             yield from page
             last = page[-1].received, page[-1].id
+
+
+def resolve(database: Database, text: str, most: int = 10) -> list[str]:
+    """The messages that `text` may mean, oldest first: a gate id, the beginning or end of one, Exim's id, a
+    Message-ID with or without its angle brackets.
+    """
+    return database.read(partial(_resolved, text=text, most=most), "looking up")
+
+
+def _resolved(connection: Connection, text: str, most: int) -> list[str]:
+    gate_id = text.lower()
+    if connection.scalar(select(messages.c.id).where(messages.c.id == gate_id)):
+        return [gate_id]
+    fits = or_(
+        _like(messages.c.id, f"{gate_id}*"),
+        _like(messages.c.id, f"*{gate_id}"),
+        messages.c.exim_id == text,
+        messages.c.message_id.in_((text, f"<{text}>")),
+    )
+    return list(connection.scalars(select(messages.c.id).where(fits).order_by(messages.c.received).limit(most)))
 
 
 def matching(database: Database, selection: Selection) -> tuple[int, int]:
@@ -136,7 +160,8 @@ def of_recipient(selection: Selection) -> ColumnElement[bool]:
     """The condition on `recipients`."""
     wanted: list[ColumnElement[bool]] = [true()]
     if selection.recipient:
-        wanted.append(_like(recipients.c.address_text, selection.recipient))
+        patterns = addresses.of_list(selection.recipient)
+        wanted.append(or_(*(_like(recipients.c.address_text, pattern) for pattern in patterns)))
     if selection.states:
         wanted.append(or_(false(), *(_in_state(state) for state in selection.states)))
     return and_(*wanted)
@@ -178,6 +203,8 @@ def _listed(head: Any, people: list[Person]) -> Listed:
         head.exim_id,
         head.message_id,
         head.client,
+        head.smtputf8,
+        head.eight_bit,
         tuple(people),
     )
 

@@ -93,18 +93,19 @@ def room(path: Path) -> Room:
     return Room(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, inodes, state.f_files)
 
 
-def refusal(config: SpoolConfig, room: Room, spooled: int, more: int, reusable: int) -> str:
+def refusal(config: SpoolConfig, room: Room, spooled: int, more: int, reusable: int = 0, owed: int = 0) -> str:
     """Why `more` octets may not be added to the `spooled` ones, naming the key; "" if they may.
 
-    `reusable` are free octets inside the database's own file. Twice the size has to fit: once in the write-ahead
-    log and once in the file, or else the log could not be written back and nothing could be settled any more.
+    `reusable` are free octets inside the database's own file, `owed` those that the ballast lacks. Twice the size has
+    to fit: once in the write-ahead log and once in the file, or else the log could not be written back and nothing
+    could be settled any more.
     """
     if spooled + more > config.max_bytes:
         return (
             f"spool.max_bytes: {said_octets(spooled)} of {said_octets(config.max_bytes)} are in use, "
             f"{said_octets(more)} more do not fit"
         )
-    floor = config.min_free.of(room.total)
+    floor = config.min_free.of(room.total) + owed
     if room.free - 2 * more + reusable < floor or room.free < 2 * more:
         return (
             f"spool.min_free: {said_octets(room.free)} are free on the disk of {config.path.parent}, "
@@ -122,9 +123,9 @@ class Ballast:
         self._path = beside(path, ".ballast")
 
     @property
-    def there(self) -> bool:
-        """True while the reserve is kept."""
-        return self._path.exists()
+    def owed(self) -> int:
+        """Octets that are missing from the reserve."""
+        return 0 if self._path.exists() else BALLAST
 
     def give_up(self) -> bool:
         """Free the space. False if there was none to free."""
@@ -136,9 +137,9 @@ class Ballast:
 
     def take(self, config: SpoolConfig) -> bool:
         """Reserve the space again if there is enough of it. False if it is not kept afterwards."""
-        if self.there:
+        if not self.owed:
             return True
-        if refusal(config, room(self._path), 0, BALLAST, 0):
+        if refusal(config, room(self._path), 0, BALLAST):
             return False
         handle = create(self._path)
         try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import case, func, select
 
+from mailgate.edge.spool.addresses import list_of
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.schema import PENDING, recipients
 
@@ -22,8 +22,6 @@ BUCKETS = (
     320,
     1280,
 )  # minutes: a recipient is counted under the first that is not below its age
-# What Mailman answers to besides a list's own address.
-_FUNCTION = re.compile(r"-(admin|bounces|confirm|join|leave|owner|request|subscribe|unsubscribe)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,3 @@ def stats(
         counted.setdefault(name, [0] * (len(BUCKETS) + 1))[index] += number
     rows = [Row(name, sum(numbers), tuple(numbers)) for name, numbers in counted.items()]
     return sorted(rows, key=lambda row: (-row.total, row.name))
-
-
-def list_of(address: str) -> str:
-    """The list that an address of Mailman's belongs to: "l-bounces+ann=example.org@lists.test" to "l@lists.test"."""
-    local, at, domain = address.rpartition("@")
-    return _FUNCTION.sub("", local.partition("+")[0]) + at + domain

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,16 +22,17 @@ from sqlalchemy import Connection
 from mailgate.config import SpoolConfig
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
-from mailgate.edge.spool import content, control, leases, place, query, upkeep
+from mailgate.edge.spool import content, control, leases, place, query
 from mailgate.edge.spool.control import Pause
-from mailgate.edge.spool.database import READERS, Database
+from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolDamaged
-from mailgate.edge.spool.leases import Verdicts
+from mailgate.edge.spool.leases import Those, Verdicts
+from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
 from mailgate.edge.spool.storing import Deposit
-from mailgate.edge.spool.work import BATCH, Work
-from mailgate.edge.spool.writer import Operation, Writer
+from mailgate.edge.spool.work import BATCH
+from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
 
 A = TypeVar("A")
@@ -43,15 +44,6 @@ HISTORY = 86400.0  # seconds that settled messages are remembered
 ROUNDS = 20  # transactions of one kind in one housekeeping
 SOME = 20  # ids that an event names
 BEGINNINGS = {PENDING, HELD, FAILED}
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What was found: `abandoned` are messages that a process which is gone was delivering, now marked uncertain."""
-
-    created: bool
-    abandoned: tuple[str, ...]
-    foreign: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +72,14 @@ class Store:
         self.config = config
         self._hostname = hostname
         self._telemetry = telemetry
-        self._open_spool: _OpenSpool | None = None
+        self._serving: Serving | None = None
         self._why = "the spool is not open"
         self._trouble = ""
 
     @property
     def opened(self) -> bool:
         """True between a successful `open` and `close`."""
-        return self._open_spool is not None
+        return self._serving is not None
 
     @property
     def trouble(self) -> str:
@@ -100,18 +92,18 @@ class Store:
         return self._spool.database
 
     @property
-    def _spool(self) -> _OpenSpool:
-        if self._open_spool is None:
+    def _spool(self) -> Serving:
+        if self._serving is None:
             raise SpoolError(self._why)
-        return self._open_spool
+        return self._serving
 
     async def open(self) -> Opened | None:
         """Open the file, make it if it is missing, lock it. None if it is open already. Raises SpoolError."""
-        if self._open_spool is not None:
-            if not self._open_spool.database.replaced:
+        if self._serving is not None:
+            if not self._serving.database.replaced:
                 return None
             await self.close()
-        opening = asyncio.get_running_loop().run_in_executor(None, self._open)
+        opening = asyncio.get_running_loop().run_in_executor(None, open_file, self.config, self._hostname)
         try:
             async with asyncio.timeout(DEADLINE):
                 database, opened = await asyncio.shield(opening)
@@ -123,7 +115,12 @@ class Store:
             if isinstance(error, TimeoutError):
                 raise SpoolError(f"{self.config.path}: not open within {DEADLINE:g} s") from error
             raise
-        self._open_spool = self._begin(database)
+        self._serving = begin(
+            database,
+            lambda: self.config,
+            lambda seconds: self._telemetry.observe("spool_commit_seconds", seconds),
+            lambda words: self._event("spool.trouble", cause=words),
+        )
         self._trouble = ""
         self._event(
             "spool.opened",
@@ -131,39 +128,17 @@ class Store:
             created=opened.created,
             uncertain=len(opened.abandoned),
             ids=list(opened.abandoned[:SOME]),
+            stuck=list(opened.stuck),
             foreign=opened.foreign,
-            level="warning" if opened.abandoned or opened.foreign else "info",
+            level="warning" if opened.abandoned or opened.stuck or opened.foreign else "info",
         )
         return opened
 
-    def _open(self) -> tuple[Database, Opened]:
-        database = Database(self.config.path, self._hostname, serve=True)
-        try:
-            abandoned = upkeep.end_old_leases(database)
-            foreign = database.read(lambda c: control.foreign(c, database.owner_mark))
-            place.Ballast(database.path).take(self.config)
-        except BaseException:
-            database.close()
-            raise
-        return database, Opened(database.created, tuple(abandoned), foreign)
-
-    def _begin(self, database: Database) -> _OpenSpool:
-        writer = Writer(
-            database.writing,
-            control.touch,
-            place.Ballast(database.path).give_up,
-            lambda seconds: self._telemetry.observe("spool_commit_seconds", seconds),
-            lambda words: self._event("spool.trouble", cause=words),
-        )
-        return _OpenSpool(
-            database, writer, Work(database, lambda: self.config), ThreadPoolExecutor(READERS, "spool-reader")
-        )
-
     async def close(self) -> None:
         """Finish what was submitted and let go of the file."""
-        spool, self._open_spool, self._why = self._open_spool, None, "the spool is closed"
-        if spool is not None:
-            await asyncio.get_running_loop().run_in_executor(None, spool.close)
+        serving, self._serving, self._why = self._serving, None, "the spool is closed"
+        if serving is not None:
+            await asyncio.get_running_loop().run_in_executor(None, serving.close, DEADLINE)
 
     async def store(
         self,
@@ -182,24 +157,28 @@ class Store:
         await self._write(self._spool.work.store, deposit, timeout, deposit.size)
 
     async def claim(self, now: float, most: int) -> list[Claimed]:
-        """Lease what is due: see `mailgate.ports.Spool.claim`."""
+        """Lease what is due: see `mailgate.ports.Spool.claim`. Nothing is written while nothing is due."""
         work = self._spool.work
-        try:
-            return await self._write(work.claim, (now, most))
-        except SpoolDamaged:
-            # Something on the way is damaged. One by one it shows what; the rest goes on.
-            ids = await self._candidates(now, most)
         claimed: list[Claimed] = []
-        for gate_id in ids:
+        while not claimed and (ids := await self._due(now, most)):
+            those: Those = dict.fromkeys(ids)
             try:
-                one = await self._write(work.claim_one, (now, gate_id))
-                claimed.extend(one)
-            except SpoolDamaged as error:
-                await self._set_aside(gate_id, str(error))
+                return await self._write(work.claim, (now, those))
+            except SpoolDamaged:
+                claimed = await self._claim_one_by_one(work.claim, now, those)
         return claimed
 
-    async def _candidates(self, now: float, most: int) -> list[str]:
-        shunned = self._spool.work.shunned
+    async def claim_those(self, now: float, those: Those) -> list[Claimed]:
+        """Lease those of these that are due, and nothing else."""
+        work = self._spool.work
+        wanted = {gate_id: numbers for gate_id, numbers in those.items() if gate_id not in work.shunned}
+        try:
+            return await self._write(work.claim, (now, wanted))
+        except SpoolDamaged:
+            return await self._claim_one_by_one(work.claim, now, wanted)
+
+    async def _due(self, now: float, most: int) -> list[str]:
+        shunned = frozenset(self._spool.work.shunned)
         try:
             return await self._read(lambda c: leases.due(c, now, most, shunned), "claiming")
         except SpoolDamaged:
@@ -209,8 +188,30 @@ class Store:
         """Lease what is held until it can be scored: see `mailgate.ports.Spool.claim_awaiting`."""
         work = self._spool.work
         found = await self._read(lambda c: leases.awaiting(c, now, before, most), "looking for what awaits a score")
-        ids = [gate_id for gate_id in found if gate_id not in work.shunned]
-        return await self._write(work.claim_held, (now, ids)) if ids else []
+        those: Those = dict.fromkeys(gate_id for gate_id in found if gate_id not in work.shunned)
+        if not those:
+            return []
+        try:
+            return await self._write(work.claim_held, (now, those))
+        except SpoolDamaged:
+            return await self._claim_one_by_one(work.claim_held, now, those)
+
+    async def _claim_one_by_one(
+        self, claim: Operation[tuple[float, Those], list[Claimed]], now: float, those: Those
+    ) -> list[Claimed]:
+        """Something on the way is damaged: this shows what, and the rest goes on."""
+        claimed: list[Claimed] = []
+        for gate_id, numbers in those.items():
+            try:
+                one = await self._write(claim, (now, {gate_id: numbers}))
+                claimed.extend(one)
+            except SpoolDamaged as error:
+                await self._set_aside(gate_id, str(error))
+            except SpoolError:
+                if not claimed:
+                    raise
+                break  # what is leased has to be tried
+        return claimed
 
     async def load(self, gate_id: str) -> Message | None:
         """The octets of a message: see `mailgate.ports.Spool.load`."""
@@ -222,11 +223,20 @@ class Store:
 
     async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scan: str = "") -> None:
         """Write down what became of recipients: see `mailgate.ports.Spool.settle`. May be called again with the
-        same after it raised; until it succeeds this process does not claim the message again.
+        same after it raised; until it succeeds this process does not claim the message again. Where damage makes it
+        impossible for good that is said (`spool.corrupt`), not raised.
         """
-        work = self._spool.work
+        work, verdicts = self._spool.work, Verdicts(gate_id, tuple(settlements), now, scan)
         work.shunned.add(gate_id)
-        await self._write(work.settle, Verdicts(gate_id, tuple(settlements), now, scan))
+        try:
+            await self._write(work.settle, verdicts)
+        except SpoolDamaged:
+            try:
+                await self._write(work.settle_only, verdicts)
+            except SpoolDamaged as error:
+                self._event("spool.corrupt", id=gate_id, cause="can not be settled", not_marked=str(error))
+                return
+            self._event("spool.trouble", id=gate_id, cause="settled, but damage keeps the content from being removed")
         work.shunned.discard(gate_id)
 
     async def _set_aside(self, gate_id: str, reason: str) -> None:
@@ -244,27 +254,38 @@ class Store:
         """Housekeeping, in small steps between other writes: lifetimes that are over, history that is old, space that
         can be given back, the ballast. To be called every few seconds.
         """
-        work, config = self._spool.work, self.config
+        work = self._spool.work
         expired: Counter[str] = Counter()
         purged = 0
-        for _ in range(ROUNDS):
-            ids = await self._write(work.expire, now)
-            expired.update(ids)
-            if len(ids) < BATCH:
-                break
+        with self._telling_damage():
+            for _ in range(ROUNDS):
+                ids = await self._write(work.expire, now)
+                expired.update(ids)
+                if len(ids) < BATCH:
+                    break
         for gate_id, number in expired.items():
             self._event("spool.expired", id=gate_id, recipients=number, level="warning")
-        for _ in range(ROUNDS):
-            some = await self._write(work.purge, now - HISTORY)
-            purged += some
-            if some < BATCH:
-                break
-        for _ in range(ROUNDS):
-            if not await self._write(work.shrink, None):
-                break
+        with self._telling_damage():
+            for _ in range(ROUNDS):
+                some = await self._write(work.purge, now - HISTORY)
+                purged += some
+                if some < BATCH:
+                    break
+        with self._telling_damage():
+            for _ in range(ROUNDS):
+                if not await self._write(work.shrink, None):
+                    break
         ballast = place.Ballast(self.database.path)
-        kept = await asyncio.get_running_loop().run_in_executor(self._spool.threads, ballast.take, config)
+        kept = await asyncio.get_running_loop().run_in_executor(self._spool.threads, ballast.take, self.config)
         return Tended(expired.total(), purged, kept)
+
+    @contextmanager
+    def _telling_damage(self) -> Iterator[None]:
+        """What damage keeps from being done is said, and what follows is done all the same."""
+        try:
+            yield
+        except SpoolDamaged as error:
+            self._event("spool.trouble", cause=str(error))
 
     async def control(self, now: float) -> Control:
         """What a verb in any process may have written."""
@@ -294,19 +315,6 @@ class Store:
 
     def _event(self, name: str, *, level: str = "error", **fields: object) -> None:
         self._telemetry.event(name, {key: value for key, value in fields.items() if value != ""}, level=level)
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenSpool:
-    database: Database
-    writer: Writer
-    work: Work
-    threads: ThreadPoolExecutor
-
-    def close(self) -> None:
-        self.writer.close(DEADLINE)
-        self.threads.shutdown(wait=True, cancel_futures=True)
-        self.database.close()
 
 
 def _close_late(opening: asyncio.Future[tuple[Database, Opened]]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, exists, select, update
 
 from mailgate.edge.spool import content, control, leases, place
 from mailgate.edge.spool.database import Database
-from mailgate.edge.spool.errors import SpoolBusy, translated, translating
+from mailgate.edge.spool.errors import SpoolBusy, SpoolDamaged, translated, translating
 from mailgate.edge.spool.schema import CORRUPT, HELD, LIVE, messages, recipients, unindexed
 from mailgate.ports import SpoolError
 
@@ -39,20 +39,44 @@ class Finding:
     done: str
 
 
-def end_old_leases(database: Database) -> list[str]:
-    """End what a dead process has left leased: ids of messages that are uncertain from now on. Nothing is done while
-    another process serves the spool. Raises SpoolError.
+def end_old_leases(database: Database) -> tuple[list[str], list[str]]:
+    """End what a dead process has left leased: ids of messages that are uncertain from now on, and of those where
+    that could not be written because of damage (they are not tried again). Nothing is done while another process
+    serves the spool. Raises SpoolError.
     """
     with translating("ending old leases"):
         try:
             lock = None if database.serving else place.Lock(database.path, 0)
         except SpoolBusy:
-            return []
+            return [], []
         try:
-            return database.write(lambda c: leases.abandoned(c, database.run))
+            return _end_leases(database)
         finally:
             if lock is not None:
                 lock.release()
+
+
+def _end_leases(database: Database) -> tuple[list[str], list[str]]:
+    try:
+        ids = database.read(lambda c: leases.abandoned(c, database.run))
+    except SpoolDamaged:
+        ids = database.read(lambda c: leases.abandoned(c, database.run, scan=True))
+    if not ids:
+        return [], []
+    try:
+        database.write(lambda c: leases.abandon(c, database.run, ids))
+    except SpoolDamaged:
+        stuck = [gate_id for gate_id in ids if not _ended(database, gate_id)]
+        return [gate_id for gate_id in ids if gate_id not in stuck], stuck
+    return ids, []
+
+
+def _ended(database: Database, gate_id: str) -> bool:
+    try:
+        database.write(lambda c: leases.abandon(c, database.run, [gate_id]))
+    except SpoolDamaged:
+        return False
+    return True
 
 
 def verify(database: Database, progress: Progress | None = None) -> Iterator[Finding]:

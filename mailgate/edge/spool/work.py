@@ -10,7 +10,7 @@ from mailgate.config import SpoolConfig
 from mailgate.edge.spool import leases, place, storing
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
-from mailgate.edge.spool.leases import Verdicts
+from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.storing import Deposit
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, SpoolError, SpoolFull
@@ -23,7 +23,7 @@ GIVEN_BACK = 2048  # pages in one transaction
 class Work:
     """Pairs of an operation and its argument's meaning:
 
-    `store` a Deposit · `claim` (now, most) · `claim_one` (now, id) · `claim_held` (now, ids) · `settle` Verdicts ·
+    `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (content stays) Verdicts ·
     `set_aside` (id, reason) · `expire` now · `purge` the time before which history is forgotten · `shrink` nothing.
     `shunned` are messages that are not claimed.
     """
@@ -32,13 +32,14 @@ class Work:
         """`config` is asked each time, so that it may be exchanged."""
         self._database = database
         self._config = config
+        self._ballast = place.Ballast(database.path)
         self._spooled_at_most: int | None = None  # other processes only take away
         self.shunned: set[str] = set()
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
-        self.claim_one = Operation("claiming one", self._claim_one, self._unclaim)
         self.claim_held = Operation("claiming held ones", self._claim_held, self._unclaim)
         self.settle = Operation("settling", self._settle)
+        self.settle_only = Operation("settling without removing", self._settle_only)
         self.set_aside = Operation("setting aside", self._set_aside)
         self.expire = Operation("expiring", self._expire)
         self.purge = Operation("purging", self._purge)
@@ -60,15 +61,16 @@ class Work:
         config, room = self._config(), place.room(self._database.path)
         sure = self._spooled_at_most is None
         spooled = storing.spooled(connection) if self._spooled_at_most is None else self._spooled_at_most
+        owed = self._ballast.owed
         inside = 0
         answers: list[SpoolError | None] = []
         taken: list[Deposit] = []
         more = 0
         for deposit in deposits:
-            words = place.refusal(config, room, spooled, more + deposit.size, inside)
+            words = place.refusal(config, room, spooled, more + deposit.size, inside, owed)
             if words and not sure:
                 sure, spooled, inside = True, storing.spooled(connection), reusable(connection)
-                words = place.refusal(config, room, spooled, more + deposit.size, inside)
+                words = place.refusal(config, room, spooled, more + deposit.size, inside, owed)
             answers.append(SpoolFull(words) if words else None)
             if not words:
                 taken.append(deposit)
@@ -79,27 +81,23 @@ class Work:
     def _unstore(self, connection: Connection, deposit: Deposit, _: None) -> None:
         storing.remove_messages(connection, [deposit.gate_id])
 
-    def _claim(self, connection: Connection, calls: Sequence[tuple[float, int]]) -> Sequence[list[Claimed]]:
-        claimed = []
-        for now, most in calls:
-            ids = leases.due(connection, now, most, self.shunned)
-            with believing("claiming"):
-                claimed.append(leases.claim(connection, self._database.run, ids, now) if ids else [])
-        return claimed
-
-    def _claim_one(self, connection: Connection, calls: Sequence[tuple[float, str]]) -> Sequence[list[Claimed]]:
+    def _claim(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
         with believing("claiming"):
-            return [leases.claim(connection, self._database.run, [gate_id], now) for now, gate_id in calls]
+            return [leases.claim(connection, self._database.run, those, now) for now, those in calls]
 
-    def _claim_held(self, connection: Connection, calls: Sequence[tuple[float, list[str]]]) -> Sequence[list[Claimed]]:
+    def _claim_held(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
         with believing("claiming held ones"):
-            return [leases.claim(connection, self._database.run, ids, now, held=True) for now, ids in calls]
+            return [leases.claim(connection, self._database.run, those, now, held=True) for now, those in calls]
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
 
     def _settle(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
         leases.settle(connection, self._database.run, verdicts)
+        return [None] * len(verdicts)
+
+    def _settle_only(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
+        leases.settle(connection, self._database.run, verdicts, keep_content=True)
         return [None] * len(verdicts)
 
     def _set_aside(self, connection: Connection, those: Sequence[tuple[str, str]]) -> Sequence[None]:

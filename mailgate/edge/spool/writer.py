@@ -130,11 +130,12 @@ class Writer:
                 job.argument = None  # a message need not stay in memory until the thread passes by
             return job.stage
 
-    def close(self, timeout: float) -> None:
-        """Do what has been submitted, then end. Blocks, up to `timeout` seconds."""
+    def close(self, timeout: float) -> bool:
+        """Do what has been submitted, then end. Blocks, up to `timeout` seconds; False if it has not ended then."""
         self._closing = True
         self._queue.put(None)
         self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         connection: Connection | None = None
@@ -212,9 +213,10 @@ class Writer:
         try:
             with connection.begin():
                 self._touch(connection)
-        except Exception as error:  # noqa: BLE001 - has done its work all the same; the first failure is reported
-            self._on_trouble(f"{translated(error, 'writing over a failed commit')}")
+        except Exception as error:  # noqa: BLE001 - it has done its work all the same
             roll_back(connection)
+            if not is_full(error):  # else the caller is about to be told
+                self._on_trouble(f"{translated(error, 'writing over a failed commit')}")
 
     def _answer(self, outcomes: Sequence[Outcome]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}

@@ -1,0 +1,84 @@
+"""Opening the spool to serve, and all that is open then. Blocking: the store runs it in a thread.
+
+Fails with SpoolError in words for a person. A full disk costs the ballast, not the opening; damage in the queue is
+found and told, and does not keep the rest closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from mailgate.config import SpoolConfig
+from mailgate.edge.spool import control, place, upkeep
+from mailgate.edge.spool.database import READERS, Database
+from mailgate.edge.spool.work import Work
+from mailgate.edge.spool.writer import Writer
+from mailgate.ports import SpoolFull
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was found: `abandoned` are messages that a process which is gone was delivering, now marked uncertain;
+    `stuck` those of them where damage kept that from being written. `foreign`: see `control.foreign`.
+    """
+
+    created: bool
+    abandoned: tuple[str, ...]
+    stuck: tuple[str, ...]
+    foreign: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The open file, the thread that writes, what it does, and the threads that read."""
+
+    database: Database
+    writer: Writer
+    work: Work
+    threads: ThreadPoolExecutor
+
+    def close(self, timeout: float) -> None:
+        """Finish what was submitted and let go of the file. A writer that is not done within `timeout` seconds keeps
+        file and lock until the process ends: nobody else may have them while it may still write.
+        """
+        ended = self.writer.close(timeout)
+        self.threads.shutdown(wait=ended, cancel_futures=True)
+        if ended:
+            self.database.close()
+
+
+def open_file(config: SpoolConfig, hostname: str) -> tuple[Database, Opened]:
+    """Open the file to serve. Raises SpoolError."""
+    ballast = place.Ballast(config.path)
+    try:
+        return _open(config, hostname, ballast)
+    except SpoolFull:
+        if not ballast.give_up():
+            raise
+        return _open(config, hostname, ballast)
+
+
+def _open(config: SpoolConfig, hostname: str, ballast: place.Ballast) -> tuple[Database, Opened]:
+    database = Database(config.path, hostname, serve=True)
+    try:
+        abandoned, stuck = upkeep.end_old_leases(database)
+        foreign = database.read(lambda c: control.foreign(c, database.owner_mark))
+        ballast.take(config)
+    except BaseException:
+        database.close()
+        raise
+    return database, Opened(database.created, tuple(abandoned), tuple(stuck), foreign)
+
+
+def begin(
+    database: Database,
+    config: Callable[[], SpoolConfig],
+    on_commit: Callable[[float], None],
+    on_trouble: Callable[[str], None],
+) -> Serving:
+    """Start the threads. `on_commit` and `on_trouble`: see `Writer`."""
+    relief = place.Ballast(database.path).give_up
+    writer = Writer(database.writing, control.touch, relief, on_commit, on_trouble)
+    return Serving(database, writer, Work(database, config), ThreadPoolExecutor(READERS, "spool-reader"))

@@ -1,0 +1,38 @@
+"""`--help` teaches: what a verb does, an example, how it ends. And it comes quickly."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.site import Site
+
+VERBS = [
+    *(f"queue {verb}" for verb in ("list", "show", "replay", "hold", "release", "drop", "export", "stats")),
+    "pause",
+    "resume",
+    *(f"spool {verb}" for verb in ("backup", "verify", "adopt")),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_teaches(site: Site, verb: str) -> None:
+    ran = site.run(*verb.split(), "--help")
+
+    assert ran.status == 0
+    assert f"mailgate {verb}" in ran.out.partition("For example:")[2], "an example"
+    assert "Exit status: 0 " in ran.out
+    assert "--config" in ran.out
+
+
+def test_every_verb_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+
+    assert [verb for verb in VERBS if f"mailgate {verb}" not in manual] == []
+
+
+def test_help_does_not_load_the_database() -> None:
+    program = "import sys, mailgate.cli; assert 'sqlalchemy' not in sys.modules"
+
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)

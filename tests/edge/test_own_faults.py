@@ -1,0 +1,224 @@
+"""Faults of our own, put in from within: a 4xx for each recipient, never a 5xx; and the next message is well."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from mailgate import config as configuration
+from mailgate.core.envelope import Envelope, Peer
+from mailgate.core.message import Message
+from mailgate.core.outcome import Outcome, Result
+from mailgate.core.reply import Reply
+from mailgate.core.triage import all_alike
+from mailgate.edge.listener import Listener
+from mailgate.ports import Claimed, Parked, SpoolError, SpoolFull, Valve
+from mailgate.relay import Relay
+from tests.edge.failures import A, B
+from tests.edge.pair import mail
+from tests.stack.client import Client
+from tests.stack.ports import Port
+
+TAKEN = Reply(250, "", "Ok")
+Fault = Callable[[], Awaitable[None]]
+
+
+class Telemetry:
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Mapping[str, object]]] = []
+
+    def count(self, *_: Any, **__: Any) -> None: ...
+    def gauge(self, *_: Any, **__: Any) -> None: ...
+    def observe(self, *_: Any, **__: Any) -> None: ...
+    def event(self, name: str, fields: Mapping[str, object], **_: Any) -> None:
+        self.events.append((name, fields))
+
+
+@dataclass
+class Upstream:
+    """Takes everything, but for what `fault` does."""
+
+    fault: Fault | None = None
+    result: Result = Result.DELIVERED
+    up: bool = True
+
+    async def deliver(self, envelope: Envelope, *_: Any, **__: Any) -> tuple[Outcome, ...]:
+        if self.fault:
+            await self.fault()
+        return all_alike(self.result, TAKEN, len(envelope.recipients))
+
+
+@dataclass
+class Spool:
+    """Takes everything, but for what `fault` does."""
+
+    fault: Fault | None = None
+    stored: list[Sequence[Parked]] = field(default_factory=list)
+
+    async def store(self, *arguments: Any) -> None:
+        if self.fault:
+            await self.fault()
+        self.stored.append(arguments[3])
+
+    async def claim(self, *_: Any) -> list[Claimed]:
+        return []
+
+    async def load(self, *_: Any) -> Message | None:
+        return None
+
+    async def settle(self, *_: Any) -> None: ...
+
+
+def raising(error: Exception) -> Fault:
+    """A fault that raises."""
+
+    async def fault() -> None:
+        raise error
+
+    return fault
+
+
+class Door:
+    """A listener on both doors, in this process."""
+
+    def __init__(self, upstream: Upstream, spool: Spool) -> None:
+        self.ports = Port(), Port()
+        self.telemetry = Telemetry()
+        relay = {"lmtp": [str(self.ports[0])], "smtp": [str(self.ports[1])], "budget": "1s"}
+        self.config = configuration.parse(
+            {"hostname": "gate.lists.test", "relay": relay, "mailman": {"connect_timeout": "0.5s"}}
+        )
+        self.relay = Relay(self.config, upstream, spool, Valve(), self.telemetry)
+        self.listener = Listener(self.config, self.handle, self.relay.turn_away, self.telemetry)
+        self.broken = False
+
+    async def handle(self, peer: Peer, envelope: Envelope, message: Message) -> tuple[Reply, ...]:
+        if self.broken:
+            raise RuntimeError("beyond the relay's own care")
+        return await self.relay.handle(peer, envelope, message)
+
+    async def say(self, *recipients: str, lmtp: bool = True) -> list[str]:
+        """The final replies to a message; the gate ids taken out. The session must go on after them."""
+
+        def speak() -> list[str]:
+            with Client(self.ports[0 if lmtp else 1].address, lmtp=lmtp) as client:
+                said = [str(reply) for reply in client.deliver("", recipients, mail("<own@example.net>")).final]
+                said.append(str(client.command("NOOP")))
+                return said
+
+        said = await asyncio.to_thread(speak)
+        return [" ".join(word for word in line.split() if len(word) != 18) for line in said]
+
+    def traces(self) -> list[str]:
+        return [str(fields["trace"]) for _, fields in self.telemetry.events if "trace" in fields]
+
+
+@asynccontextmanager
+async def _door(upstream: Upstream | None = None, spool: Spool | None = None) -> AsyncIterator[Door]:
+    door = Door(upstream or Upstream(), spool or Spool())
+    await door.listener.start()
+    try:
+        yield door
+        assert await door.listener.drain(5)
+    finally:
+        await door.listener.stop()
+        for port in door.ports:
+            port.close()
+
+
+NOT_NOW = "451 4.3.0 could not be taken care of now, try again"
+NO_SPACE = "452 4.3.1 no space to keep the message, try again later"
+GOES_ON = "250 2.0.0 OK"
+BUGS = [
+    RuntimeError("a bug"),
+    KeyError("a bug"),
+    AssertionError("a bug"),
+    MemoryError(),
+    RecursionError(),
+    OSError(28, "x"),
+]
+
+
+@pytest.mark.parametrize("lmtp", [True, False])
+@pytest.mark.parametrize("bug", BUGS, ids=repr)
+async def test_a_bug_in_the_relay(bug: Exception, lmtp: bool) -> None:
+    upstream = Upstream(raising(bug))
+    async with _door(upstream) as door:
+        assert await door.say(A, B, A, lmtp=lmtp) == [NOT_NOW] * (3 if lmtp else 1) + [GOES_ON]
+        (trace,) = door.traces()
+        assert type(bug).__name__ in trace
+        assert door.telemetry.events[-1][0] == "message.failed"
+        upstream.fault = None
+        assert await door.say(A) == ["250 2.0.0 delivered: Ok", GOES_ON]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=repr)
+async def test_a_bug_in_the_spool(bug: Exception) -> None:
+    spool = Spool(raising(bug))
+    async with _door(Upstream(result=Result.DEFERRED), spool) as door:
+        assert await door.say(A, B) == [NOT_NOW] * 2 + [GOES_ON]
+        assert len(door.traces()) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"), [(SpoolError("broken"), NOT_NOW), (SpoolFull("full"), NO_SPACE)], ids=["broken", "full"]
+)
+async def test_trouble_of_the_spool(trouble: SpoolError, said: str) -> None:
+    spool = Spool(raising(trouble))
+    async with _door(Upstream(result=Result.UNCERTAIN), spool) as door:
+        assert await door.say(A, B) == [said, said, GOES_ON]
+        assert await door.say(A, B, lmtp=False) == [said, GOES_ON]
+        assert not door.traces()
+
+
+async def test_a_bug_outside_the_relay_ends_the_session() -> None:
+    """As many replies as recipients; then 421, since nobody knows where the peer stands."""
+    async with _door() as door:
+        door.broken = True
+        said = await door.say(A, B, A)
+        assert said == ["451 4.3.0 trouble of our own, try again"] * 3 + ["421 4.3.0 trouble of our own, try again"]
+        assert "beyond the relay's own care" in door.traces()[0]
+        door.broken = False
+        assert await door.say(A) == ["250 2.0.0 delivered: Ok", GOES_ON]
+        assert door.listener.in_flight == 0
+
+
+async def test_a_spool_that_hangs_is_not_waited_for() -> None:
+    """No await without a deadline (promise 6), even when the spool forgets its own."""
+    loop = asyncio.get_running_loop()
+
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    async with _door(Upstream(result=Result.UNCERTAIN), Spool(hang)) as door:
+        begun = loop.time()
+        assert await door.say(A, B) == [NOT_NOW] * 2 + [GOES_ON]
+        assert loop.time() - begun < 3  # relay.budget, a grace, and a busy machine
+
+
+async def test_shutting_down_answers_what_is_in_flight() -> None:
+    """And sends away who waits, and who comes. In time, also when somebody never ends."""
+    going = asyncio.Event()
+
+    async def slow() -> None:
+        going.set()
+        await asyncio.sleep(0.3)
+
+    async with _door(Upstream(slow)) as door:
+        idle = await asyncio.to_thread(Client, door.ports[0].address, lmtp=True)
+        sending = asyncio.create_task(door.say(A, B))
+        await going.wait()
+        draining = asyncio.create_task(door.listener.drain(5))
+        assert str(await asyncio.to_thread(idle.reply)) == "421 4.3.2 shutting down"
+        late = await asyncio.to_thread(Client, door.ports[0].address, lmtp=True, hello=False)
+        assert str(await asyncio.to_thread(late.reply)) == "421 4.3.2 shutting down"
+        delivered = "250 2.0.0 delivered: Ok"
+        assert await sending == [delivered, delivered, "421 4.3.2 shutting down"]
+        assert await draining
+        for client in (idle, late):
+            client.close()

@@ -1,0 +1,39 @@
+"""A message of the largest size goes in and out while the event loop goes on turning."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+
+from tests.spool.kit import a_message, octets, put, spool
+
+LIMIT = 0.05  # seconds that the loop may be kept
+ROUNDS = 5  # other programs use this machine: the best of some rounds counts
+
+
+async def lag_of(work: Awaitable[object]) -> float:
+    """The longest that the loop was kept from turning while the work was done."""
+    worst = 0.0
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        before = time.perf_counter()
+        await asyncio.sleep(0.005)
+        worst = max(worst, time.perf_counter() - before - 0.005)
+    await task
+    return worst
+
+
+async def test_forty_mebibytes_do_not_stop_the_loop(tmp_path: Path) -> None:
+    message = a_message(40 * 2**20)
+    storing: list[float] = []
+    loading: list[float] = []
+    async with spool(tmp_path) as store:
+        for n in range(ROUNDS):
+            storing.append(await lag_of(put(store, f"m{n}", message=message)))
+            loading.append(await lag_of(store.load(f"m{n}")))
+            if storing[-1] < LIMIT and loading[-1] < LIMIT:
+                break
+        assert min(storing) < LIMIT, storing
+        assert min(loading) < LIMIT, loading
+        assert octets(await store.load("m0")) == octets(message)
+        assert store.counts().octets == 40 * 2**20 * len(storing)
