@@ -170,12 +170,12 @@ async def test_a_newer_version_is_refused_with_words(tmp_path: Path) -> None:
     async with spool(tmp_path) as store:
         await put(store, "one")
     set_version(tmp_path, "7")
-    words = r"spool\.db: the spool has version 7, this mailgate knows versions up to 1: install the newer mailgate"
+    words = r"spool\.db: the spool has version 7, this mailgate knows versions up to 2: install the newer mailgate"
     with pytest.raises(SpoolError, match=words):
         await Store(config(tmp_path), HOST, Recorder()).open()
     with pytest.raises(SpoolError, match=words):
         Database(tmp_path / "spool.db", HOST)
-    set_version(tmp_path, "1")
+    set_version(tmp_path, "2")
     async with spool(tmp_path) as store:
         assert states(store) == {"pending": 1}
 
@@ -184,6 +184,7 @@ async def test_an_older_version_is_brought_forward_step_by_step_or_not_at_all(tm
     async with spool(tmp_path) as store:
         await put(store, "one")
     database = Database(tmp_path / "spool.db", HOST)
+    set_version(tmp_path, "1")
 
     def add(name: str) -> schema.Step:
         def step(connection: Connection) -> None:
