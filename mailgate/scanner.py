@@ -154,7 +154,6 @@ class Scorers:
         if isinstance(found, Scored):
             server.proven, server.doubt = True, 0.0
             server.breaker.succeeded()
-            self._wake()
         elif found.reason != "timeout" or by - now >= self.timeout / (2 * len(self._servers)):
             self._down(server, found.detail)  # less time than that is a caller in a hurry
         return found
@@ -179,9 +178,7 @@ class Scorers:
             async with asyncio.timeout_at(until):
                 return await waiter.slot
         except (TimeoutError, asyncio.CancelledError):
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
-            elif not waiter.slot.cancelled() and (server := waiter.slot.result()):
+            if not waiter.slot.cancelled() and (server := waiter.slot.result()):
                 self._leave(server)  # it was ours already
             raise
 
@@ -200,7 +197,7 @@ class Scorers:
                 continue
             self._waiters.remove(waiter)
             if waiter.slot.done():
-                continue
+                continue  # it has given up
             if server is not None:
                 server.busy += 1
             waiter.slot.set_result(server)
@@ -218,7 +215,6 @@ class Scorers:
             self._telemetry.event("spam.server.down", fields, level="warning")
         else:
             self._telemetry.event("spam.server.down", {**fields, "text": ALL_FAILED}, level="error")
-        self._wake()
         self.on_change()
 
     async def _probe(self, server: _Server) -> None:

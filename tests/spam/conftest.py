@@ -1,9 +1,10 @@
 """The real spamd and rspamd, started once for all tests of this folder, each in a directory of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.spam.site import Site
 from tests.stack.children import remove, temporary_directory
 from tests.stack.fake_scorer import Engine, FakeScorer
 from tests.stack.rspamd import Rspamd
@@ -50,3 +51,17 @@ def fake(engine: Engine) -> Iterator[FakeScorer]:
     """A server that can be told to misbehave."""
     with FakeScorer(engine) as server:
         yield server
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Site]]:
+    """Makes sites, and puts them away."""
+    sites: list[Site] = []
+
+    def one(count: int = 1, connections: int = 4, timeout: float = 10.0) -> Site:
+        sites.append(Site(count, connections, timeout))
+        return sites[-1]
+
+    yield one
+    for fake in (fake for site in sites for fake in site.fakes):
+        fake.close()

@@ -1,83 +1,22 @@
-"""The story of a scan: servers in turn, one deadline, breakers, probes, places. On servers that do as they are told."""
+"""The story of a scan: servers in turn, one deadline, breakers, probes. On servers that do as they are told."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from mailgate.core.message import Message
 from mailgate.core.scan import ALL_FAILED, Scored, Unscored
 from mailgate.scanner import Scorers
-from tests.spam.kit import CLIENT, ENVELOPE, HAM, QUEUE_ID, Stopwatch, Watched, scorer, until
-from tests.stack.fake_scorer import ALIVE, GOOD, Act, FakeScorer
+from tests.spam.kit import CLIENT, ENVELOPE, HAM, Stopwatch, Watched, scorer, until
+from tests.spam.site import BROKE_OFF, INTERVAL, SILENT, Site, watching
+from tests.stack.fake_scorer import GOOD, Act
 from tests.stack.ports import Port
 
-TIMEOUT = 0.6
-INTERVAL = 0.05
-SILENT = Act(then="hang")
-DONE = Act(GOOD["spamd"].says, late=True)
-
-
-class Site:
-    """Some fake servers, and the scanner that asks them."""
-
-    def __init__(self, count: int, connections: int) -> None:
-        self.fakes = [FakeScorer("spamd") for _ in range(count)]
-        self.watched = Watched()
-        self.changes: list[bool] = []
-        self.scanner = Scorers(
-            [scorer("spamd", fake.port) for fake in self.fakes],
-            self.watched,
-            timeout=TIMEOUT,
-            connections=connections,
-            probe_interval=INTERVAL,
-        )
-        self.scanner.on_change = lambda: self.changes.append(self.scanner.available)
-
-    async def scan(self, mail: Message = HAM, within: float = 30.0) -> Scored | Unscored:
-        """One message."""
-        deadline = asyncio.get_running_loop().time() + within
-        return await self.scanner.scan(ENVELOPE, mail, CLIENT, deadline, QUEUE_ID)
-
-    def all_do(self, act: Act) -> None:
-        """What all servers do from now on, with messages and with probes."""
-        for fake in self.fakes:
-            fake.scan, fake.ping = act, act
-
-    def counted(self, result: str, number: int) -> float:
-        """The tries at that server that ended so."""
-        return self.watched.value("spam_scans_total", result=result, server=str(self.fakes[number].port))
-
-
-@pytest.fixture
-def make() -> Iterator[Callable[..., Site]]:
-    """Makes sites, and puts them away."""
-    sites: list[Site] = []
-
-    def one(count: int = 1, connections: int = 4) -> Site:
-        sites.append(Site(count, connections))
-        return sites[-1]
-
-    yield one
-    for fake in (fake for site in sites for fake in site.fakes):
-        fake.close()
-
-
-@contextlib.asynccontextmanager
-async def watching(site: Site) -> AsyncIterator[None]:
-    """With probes."""
-    task = asyncio.create_task(site.scanner.watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await site.scanner.close()
+TIMEOUT = 0.6  # seconds, where it passes
 
 
 async def test_the_first_server_is_asked_while_it_has_room(make: Callable[..., Site]) -> None:
@@ -110,7 +49,7 @@ async def test_a_dead_first_server_costs_one_message_no_time(make: Callable[...,
 
 
 async def test_a_hung_first_server_leaves_time_for_the_second(make: Callable[..., Site]) -> None:
-    site = make(2)
+    site = make(2, timeout=TIMEOUT)
     site.fakes[0].scan = SILENT
     with Stopwatch() as watch:
         assert isinstance(await site.scan(), Scored)
@@ -125,7 +64,7 @@ async def test_a_hung_first_server_leaves_time_for_the_second(make: Callable[...
 async def test_hung_servers_cost_the_messages_under_way_one_timeout_and_then_nothing(
     make: Callable[..., Site], count: int
 ) -> None:
-    site = make(count, connections=2)
+    site = make(count, connections=2, timeout=TIMEOUT)
     site.all_do(SILENT)
     async with watching(site):
         with Stopwatch() as watch:
@@ -165,7 +104,7 @@ async def test_one_bad_answer_costs_one_message(make: Callable[..., Site]) -> No
     site = make()
     site.fakes[0].scan = Act()  # as when one message kills a child of spamd
     async with watching(site):
-        assert await site.scan() == Unscored("closed", f"{site.fakes[0].port}: the answer broke off behind 0 octets")
+        assert await site.scan() == Unscored("closed", f"{site.fakes[0].port}: {BROKE_OFF}")
         site.fakes[0].scan = GOOD["spamd"]
         await until(lambda: site.scanner.available, "it is back", 1.0)
         assert isinstance(await site.scan(), Scored)
@@ -196,68 +135,14 @@ async def test_one_that_answers_only_probes_is_tried_less_and_less(make: Callabl
         assert watch.seconds < 4 * INTERVAL
 
 
-async def test_no_more_than_so_many_messages_are_at_a_server(make: Callable[..., Site]) -> None:
-    site = make(2, connections=3)
-    site.all_do(DONE)
-    tasks = [asyncio.create_task(site.scan()) for _ in range(10)]
-    await until(lambda: [fake.scans for fake in site.fakes] == [3, 3], "all places are taken")
-    for fake in site.fakes:
-        fake.release()
-    assert all(isinstance(found, Scored) for found in await asyncio.gather(*tasks))
-    assert [fake.most_open for fake in site.fakes] == [3, 3]
-
-
-async def test_waiting_for_a_place_counts_and_is_not_the_servers_fault(make: Callable[..., Site]) -> None:
-    site = make(connections=1)
-    site.fakes[0].scan = DONE
-    first = asyncio.create_task(site.scan())
-    await until(lambda: site.fakes[0].scans == 1, "the place is taken")
-    with Stopwatch() as watch:
-        assert await site.scan(within=0.2) == Unscored("timeout", "no spamd server became free in time")
-    assert 0.1 <= watch.seconds < 0.25
-    site.fakes[0].release()
-    assert isinstance(await first, Scored)
-    assert site.scanner.available
-
-
 async def test_a_caller_in_a_hurry_is_not_the_servers_fault(make: Callable[..., Site]) -> None:
-    site = make()
+    site = make(timeout=TIMEOUT)
     site.fakes[0].scan = SILENT
     found = await site.scan(within=TIMEOUT / 4)
     assert isinstance(found, Unscored)
     assert found.reason == "timeout"
     assert site.scanner.available
     assert isinstance(await site.scan(within=-1.0), Unscored)
-
-
-async def test_after_an_outage_places_are_given_one_by_one(make: Callable[..., Site]) -> None:
-    site = make(connections=4)
-    site.all_do(Act())
-    async with watching(site):
-        await site.scan()
-        site.fakes[0].scan, site.fakes[0].ping = DONE, ALIVE["spamd"]
-        await until(lambda: site.scanner.available, "it is back", 2.0)
-        before = site.fakes[0].scans
-        tasks = [asyncio.create_task(site.scan()) for _ in range(6)]
-        await until(lambda: site.fakes[0].scans == before + 1, "one is there")
-        await until(lambda: len(site.scanner._waiters) == 5, "the others wait")
-        assert site.fakes[0].open == 1
-        site.fakes[0].release()
-        assert all(isinstance(found, Scored) for found in await asyncio.gather(*tasks))
-
-
-async def test_who_gives_up_gives_the_place_back(make: Callable[..., Site]) -> None:
-    site = make(connections=1)
-    site.fakes[0].scan = DONE
-    first, second = asyncio.create_task(site.scan()), asyncio.create_task(site.scan())
-    await until(lambda: site.fakes[0].scans == 1, "the place is taken")
-    for task in (second, first):
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    site.fakes[0].scan = GOOD["spamd"]
-    assert isinstance(await site.scan(), Scored)
-    assert site.scanner.available
 
 
 class Broken:

@@ -68,7 +68,7 @@ ONLY: dict[Engine, list[Row]] = {
         Row("length-no-number", Act(rspamd_says().replace(b"Length: ", b"Length: x")), "garbage", ""),
         Row("hangs-in-head", Act(rspamd_says()[:60], "hang"), "timeout", "no answer in time"),
         Row("hangs-in-answer", Act(rspamd_says()[:-60], "hang"), "timeout", "no answer in time"),
-        Row("endless", Act(rspamd_says("x" * (2**20 + 1)), "hang"), "garbage", ""),
+        Row("endless", Act(rspamd_says("x" * 2**21)[:-9], "hang"), "garbage", ""),
         Row("no-json", Act(rspamd_says("<html>")), "garbage", ""),
         Row("deep-json", Act(rspamd_says("[" * 100_000)), "garbage", ""),
         Row("a-list", Act(rspamd_says("[]")), "garbage", ""),

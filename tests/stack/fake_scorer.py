@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from tests.stack.loop import Loop
+from tests.stack.loop import Loop, stop_listening
 from tests.stack.ports import Port
 
 Engine = Literal["spamd", "rspamd"]
@@ -99,7 +99,7 @@ class FakeScorer:
     def refuse(self) -> None:
         """Refuse new connections. Those that hang stay."""
         if self._server is not None:
-            self._loop.run(_stop(self._server))
+            self._loop.run(stop_listening(self._server))
             self._server = None
 
     def fill(self) -> None:
@@ -118,7 +118,7 @@ class FakeScorer:
 
     def release(self) -> None:
         """Let those that are late be answered, and those that hang hear something: who has gone then resets."""
-        self._loop.loop.call_soon_threadsafe(self._release.set)
+        self._loop.run(self._let_go())
 
     def close(self) -> None:
         """End it."""
@@ -127,6 +127,10 @@ class FakeScorer:
         for one in self._full:
             one.close()
         self.port.close()
+
+    async def _let_go(self) -> None:
+        self._release.set()
+        self._release = asyncio.Event()  # those who come later wait again
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
@@ -174,10 +178,6 @@ class FakeScorer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-async def _stop(server: asyncio.Server) -> None:
-    server.close()
 
 
 async def _discard(reader: asyncio.StreamReader, head: bytes) -> int:
