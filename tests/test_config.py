@@ -13,8 +13,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from pydantic import BaseModel
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from mailgate import config as configuration
 from mailgate.cli.main import app
