@@ -34,7 +34,7 @@ _JSON = {
 
 @dataclass(frozen=True)
 class Act:
-    """Read the question (or its head only), say these octets (or only once released), then close, reset or hang."""
+    """Read the question (or its head only), say these octets (`late`: once released), then close, reset or hang."""
 
     says: bytes = b""
     then: Literal["close", "reset", "hang"] = "close"
@@ -81,7 +81,7 @@ class FakeScorer:
         self.octets: list[int] = []  # of the messages that were read
         self.open = 0  # connections
         self.most_open = 0
-        self._release = asyncio.Event()
+        self._release, self._released = asyncio.Event(), asyncio.Event()
         self._loop = Loop("fake-scorer")
         self._server: asyncio.Server | None = None
         self._full: list[socket.socket] = []
@@ -129,6 +129,7 @@ class FakeScorer:
         self.port.close()
 
     async def _let_go(self) -> None:
+        self._released.set()
         self._release.set()
         self._release = asyncio.Event()  # those who come later wait again
 
@@ -146,12 +147,12 @@ class FakeScorer:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         what = "ping" if head.startswith((b"PING ", b"GET /ping")) else "scan"
-        self.questions.append(what)
         act = self.ping if what == "ping" else self.scan
         if what == "scan":
             self.heads.append(head)
             if act.reads:
                 self.octets.append(await _discard(reader, head))
+        self.questions.append(what)  # who sees it there may release at once: nothing is awaited in between
         if act.late:
             await self._release.wait()
         writer.write(act.says)
@@ -165,7 +166,7 @@ class FakeScorer:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def _hang(self, writer: asyncio.StreamWriter) -> None:
-        await self._release.wait()
+        await self._released.wait()
         while True:  # a question that was only given up on, and not ended, would be listened to for ever
             writer.write(b" ")
             await writer.drain()
