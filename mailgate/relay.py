@@ -238,7 +238,12 @@ class Relay:
         loop = asyncio.get_running_loop()
         started = loop.time()
         deadline = case.deadline - _reserve(self.config.relay.budget)
-        outcomes = await self._upstream.deliver(case.envelope, case.message, deadline)
+        try:
+            # The upstream keeps the deadline itself; this holds if it fails to.
+            async with asyncio.timeout_at(deadline + _GRACE):
+                outcomes = await self._upstream.deliver(case.envelope, case.message, deadline)
+        except TimeoutError:
+            outcomes = all_alike(Result.UNCERTAIN, silence("no outcome in time"), len(recipients), alone=True)
         self._telemetry.observe("stage_seconds", loop.time() - started, stage="upstream")
         return dict(zip(recipients, outcomes, strict=True))
 

@@ -78,7 +78,7 @@ class Replay:
     async def run_once(self) -> int:
         """Replay one batch of what is due; how many messages that were."""
         try:
-            batch = await self._claim(self.config.replay.concurrency * _AHEAD)
+            batch = await self._claim(self._most())
         except SpoolError as error:
             self._telemetry.event("replay.failed", {"cause": str(error)}, level="error")
             return 0
@@ -109,6 +109,12 @@ class Replay:
     def _patience(self) -> float:
         """Seconds for which a message is held until it can be scored."""
         return self.config.spam.hold_at_most if self.config.spam.on_failure == "hold" else 0.0
+
+    def _most(self) -> int:
+        """How many messages to claim at once: what is claimed is out of an operator's reach until it is tried."""
+        replay = self.config.replay
+        ahead = replay.concurrency * _AHEAD
+        return max(replay.concurrency, min(ahead, int(replay.rate))) if replay.rate else ahead
 
     def _may(self) -> bool:
         return not self._stopping and self._upstream.up and not self._valve.paused and not self._valve.foreign

@@ -68,7 +68,7 @@ def check_config(config: ConfigFile = None) -> None:
         say(f"mailgate: {key}: known, but this version does nothing with it yet")
     problems = configuration.surroundings(read)
     for problem in problems:
-        say(f"mailgate: {problem}")
+        say(f"mailgate: {file}: {problem}")
     if problems:
         raise typer.Exit(1)
     typer.echo(f"{file}: ok")

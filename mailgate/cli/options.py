@@ -43,7 +43,7 @@ def read_config(file: Path | None) -> tuple[Config, Path]:
         return configuration.load(found), found
     except ConfigError as error:
         for problem in error.problems:
-            say(f"mailgate: {problem}")
+            say(f"mailgate: {problem}" if problem.startswith(str(found)) else f"mailgate: {found}: {problem}")
         raise typer.Exit(FAILED) from None
 
 

@@ -16,8 +16,8 @@ from mailgate.cli.queue_options import Filters
 from mailgate.core.envelope import printable
 from mailgate.core.units import said_octets
 from mailgate.edge.spool import Database, listing
+from mailgate.edge.spool.addresses import list_of
 from mailgate.edge.spool.listing import Listed, Selection
-from mailgate.edge.spool.stats import list_of
 from mailgate.edge.spool.verbs import Change
 
 _AT_ONCE = 500  # messages in one call of the spool

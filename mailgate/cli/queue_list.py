@@ -6,9 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Literal
 
-import typer
-
-from mailgate.cli.output import NOTHING, Column, ago, counted, line, note, objects, stamp, table
+from mailgate.cli.output import NOTHING, Column, ago, counted, fail, line, note, objects, stamp, table
 from mailgate.cli.queue_choice import Seen, listed, selection
 from mailgate.cli.queue_options import HERE, Filters
 from mailgate.core.units import said_octets, said_seconds
@@ -42,7 +40,7 @@ def show_list(database: Database, chosen: Filters, *, as_json: bool) -> None:
         note(f"{counted(len(shown.ids), 'message')}, {counted(count, 'recipient')}, {said_octets(shown.octets)}")
     say_what_rests(database, now)
     if not count:
-        raise typer.Exit(NOTHING)
+        raise fail("nothing matches", NOTHING)
 
 
 def _rows(messages: Iterator[Listed], now: float, shown: Seen) -> Iterator[tuple[str, ...]]:
@@ -133,7 +131,7 @@ def show_stats(database: Database, by: Literal["list", "domain"], *, as_json: bo
         _say_totals(database.read(query.counts), now)
     say_what_rests(database, now)
     if not rows:
-        raise typer.Exit(NOTHING)
+        raise fail("nothing waits", NOTHING)
 
 
 def _say_totals(counts: Counts, now: float) -> None:

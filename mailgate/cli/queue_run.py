@@ -126,8 +126,7 @@ class _Chosen:
 
     async def claim(self, now: float, most: int) -> list[Claimed]:
         oldest = itertools.islice(self._outcomes.awaited.items(), most)
-        only = [(gate_id, number) for gate_id, numbers in oldest for number in numbers]
-        return await self._store.claim(now, most, only) if only else []
+        return await self._store.claim_those(now, {gate_id: tuple(numbers) for gate_id, numbers in oldest})
 
     async def claim_awaiting(self, now: float, before: float, most: int) -> list[Claimed]:  # noqa: ARG002
         return []  # what an operator has chosen is due

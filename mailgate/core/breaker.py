@@ -26,6 +26,11 @@ class Breaker:
     def is_open(self) -> bool:
         return self.allowed == 0
 
+    def resize(self, width: int) -> None:
+        """From now on so many at once when all is well."""
+        self.allowed = width if self.allowed == self.width else min(self.allowed, width)
+        self.width = width
+
     def succeeded(self) -> None:
         """A delivery was answered (whatever the answer said): the next hop lives."""
         if 0 < self.allowed < self.width:

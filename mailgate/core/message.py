@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MAX_HEADER = 1024 * 1024  # octets; Exim's header_maxsize is the same
-MAX_HEADER_LINES = 10_000  # each is looked at one by one
+MAX_HEADER_LINES = 50_000  # each may have to be looked at: 50 ms on a slow machine
 PIECE = 1024 * 1024  # octets of a body that are handled at a time
 
 

@@ -177,4 +177,7 @@ def test_stats_count_by_domain(site: Site, queue: list[str]) -> None:
 def test_stats_of_an_empty_queue_match_nothing(site: Site) -> None:
     site.fill()
 
-    assert site.run("queue", "stats").status == 3
+    ran, listed = site.run("queue", "stats"), site.run("queue", "list")
+
+    assert (ran.status, listed.status) == (3, 3)
+    assert (ran.err, listed.err, listed.out) == ("mailgate: nothing waits\n", "mailgate: nothing matches\n", "")

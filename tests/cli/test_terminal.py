@@ -81,7 +81,7 @@ def test_a_terminal_gets_a_table_without_control_characters_of_a_mail(
     evil = Mail(
         {"b\udcf6b\x9b2J@lists.test": "held"},
         sender="x\x1b]0;owned\x07@example.org",
-        octets=b"A: \x1b[2J\x9b\r\n\r\n\x07",
+        octets=b"A: \x1b[2J\x9b\r\n\r\n\x07\r\nThe end\r\n",
     )
     (gate_id,) = site.fill(evil)
 
@@ -89,7 +89,7 @@ def test_a_terminal_gets_a_table_without_control_characters_of_a_mail(
         assert site.call("queue", "list") == 0
         assert site.call("queue", "show", gate_id) == 0
         assert site.call("queue", "show", gate_id, "--raw") == 0
-    terminal.wait_for("x07")
+    terminal.wait_for("The end")
 
     assert "1 message, 1 recipient" in terminal.text
     assert "─────" in terminal.text

@@ -17,7 +17,7 @@ from mailgate.core.verdict import Action, Decision, Verdict, strongest
 FINE = MessageFacts(hops=3, bounded=True)
 LOOP = Reply(554, "5.4.6", "routing loop: 101 Received fields, 100 are allowed")
 POLICY = parse({"spam": {"hold_score": 4.0}}).for_rules
-LARGE = Reply(552, "5.3.4", "header larger than 1048576 octets or 10000 lines")
+LARGE = Reply(552, "5.3.4", "header larger than 1048576 octets or 50000 lines")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A gate and a fake Mailman behind it, in a directory of their own: what the tests of this folder stand on.
 
-Times are short, so that what hangs is given up in a moment. `close` fails when the gate wrote a traceback that the
+Times are short, and with IMPATIENT so short that what hangs is given up in a moment: for tests in which nothing that
+is well may take long. `close` fails when the gate wrote a traceback that the
 test did not announce with `expect_trouble`.
 """
 
@@ -22,9 +23,10 @@ from tests.stack.waiting import wait_until
 
 QUICK: dict[str, Any] = {
     "relay": {"budget": "8s"},
-    "mailman": {"connect_timeout": "1s", "reply_timeout": "1s", "probe_interval": "0.1s"},
+    "mailman": {"connect_timeout": "3s", "reply_timeout": "3s", "probe_interval": "0.1s"},
     "spool": {"retry_first": "0.1s", "retry_max": "0.2s"},
 }
+IMPATIENT: dict[str, Any] = {"mailman": {"connect_timeout": "1s", "reply_timeout": "1s"}}
 
 
 class Pair:
@@ -34,9 +36,14 @@ class Pair:
         self.directory = Path(tempfile.mkdtemp(prefix="mailgate-edge-"))
         self.directory.chmod(0o711)  # the gate is not root and must reach its own folder
         self.fake = FakeMailman(manner)
-        self.gate = Gate(self.directory / "gate", self.fake.address, merged(QUICK, settings or {}))
+        self.gate = Gate(self.directory / "gate", self.fake.address)
+        self.configure(settings or {})
         self._database: Database | None = None
         self._troubled = False
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Write the configuration: QUICK with `settings` over it."""
+        self.gate.configure(merged(QUICK, settings))
 
     def client(self, *, lmtp: bool = True, **options: Any) -> Client:
         """A client at the LMTP door, or the SMTP door."""

@@ -11,7 +11,7 @@ import pytest
 
 from mailgate.edge.spool.listing import Person
 from tests.edge.failures import FAILED, GONE, PENDING, ROWS, SPOOLED, UNCERTAIN, Row
-from tests.edge.pair import Pair, at_once, mail, started
+from tests.edge.pair import IMPATIENT, Pair, at_once, mail, started
 from tests.edge.reading import SlowReader
 from tests.stack.fake_session import Taken
 from tests.stack.waiting import wait_until
@@ -28,6 +28,7 @@ class Played:
     told: list[str]
     seconds: float
     event: dict[str, Any]
+    replays: list[dict[str, Any]]
     kept: dict[str, Person]  # right after the reply if the failure lasts, else some time later
     last: dict[str, Person]
     taken: list[Taken]
@@ -40,7 +41,7 @@ def played() -> dict[str, Played | Exception]:
     results: dict[str, Played | Exception] = {}
 
     def play_some(_: int) -> None:
-        with started() as pair:
+        with started(IMPATIENT) as pair:
             for number, row in rows:
                 try:
                     results[row.name] = _play(pair, row, f"<row-{number}@example.net>")
@@ -75,10 +76,12 @@ def _play(pair: Pair, row: Row, message_id: str) -> Played:
     wait_until(lambda: set(pair.states(message_id).values()) <= {row.ends}, f"{row.name}: all {row.ends}")
     wait_until(pair.up, f"{row.name}: the breaker has closed")
     fake.behave()
-    (event,) = [one for one in pair.gate.events(message_id=message_id) if one["event"].startswith("message.")]
+    events = pair.gate.events(message_id=message_id)
+    (event,) = [one for one in events if one["event"].startswith("message.")]
+    replays = [one for one in events if one["event"].startswith("replay.")]
     taken = [one for one in list(fake.taken) if one.message_id == message_id]
     told = [str(reply) for reply in result.final]
-    return Played(octets, told, seconds, event, kept, pair.people(message_id), taken)
+    return Played(octets, told, seconds, event, replays, kept, pair.people(message_id), taken)
 
 
 def test_each_row_has_its_name() -> None:
@@ -102,8 +105,11 @@ def test_what_is_told_and_kept_and_arrives(played: dict[str, Played | Exception]
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_how_often_it_arrives(played: dict[str, Played | Exception], row: Row) -> None:
     found = _found(played, row)
-    times = [sum(address in one.recipients for one in found.taken) for address in row.to]
-    assert times == list(row.arrives)
+    for address, wanted in zip(row.to, row.arrives, strict=True):
+        times = sum(address in one.recipients for one in found.taken)
+        # A busy machine may let a time-out of ours pass while Mailman is well; then the replay has announced it.
+        announced = sum(one["recipients"].get(address, "").startswith("uncertain: ") for one in found.replays)
+        assert wanted <= times <= wanted + announced
     for one in found.taken:
         assert one.sender == row.sender
         assert re.fullmatch(_pattern(row.upstream), one.parameters)
@@ -149,7 +155,7 @@ def _announced(words: str) -> str:
 def test_breaking_in_the_body(resets: bool) -> None:
     """What was surely not sent to its end is not uncertain, and arrives once."""
     octets = mail("<large@example.net>", (b"x" * 900 + b"\r\n") * 9_000)
-    with started() as pair:
+    with started(IMPATIENT) as pair:
         pair.fake.refuse()
         with SlowReader(pair.fake.port, 100_000, resets=resets) as slow:
             result = pair.send("a@lists.test", octets=octets)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.edge.failures import DELIVERED, SPOOLED, A, B
-from tests.edge.pair import Pair, at_once, mail, started
+from tests.edge.pair import IMPATIENT, Pair, at_once, mail, started
 from tests.stack.client import Result
 from tests.stack.fake_script import Act, Stage, drop, hang
 from tests.stack.fake_session import Manner
@@ -60,14 +60,14 @@ def _read(connection: socket.socket, until: bytes) -> bytes:
     return got
 
 
-def test_messages_share_a_connection() -> None:
-    with started() as pair:
-        with pair.client() as client:
-            for n in range(10):
-                assert client.deliver("", [A, B], mail(f"<first-{n}@example.net>")).codes == [250, 250]
-        assert [_send(pair) for _ in range(10)] == [[DELIVERED]] * 10
-        assert len(pair.fake.taken) == 20
-        assert pair.fake.connections == 1
+def test_messages_share_a_connection(pair: Pair) -> None:
+    before = pair.fake.connections
+    with pair.client() as client:
+        for n in range(10):
+            assert client.deliver("", [A, B], mail(f"<first-{n}@example.net>")).codes == [250, 250]
+    assert [_send(pair) for _ in range(10)] == [[DELIVERED]] * 10
+    assert len(pair.fake.taken) == 20
+    assert pair.fake.connections == before + 1
 
 
 def test_no_more_connections_than_configured_and_all_are_served() -> None:
@@ -79,14 +79,14 @@ def test_no_more_connections_than_configured_and_all_are_served() -> None:
         assert len({taken.connection for taken in pair.fake.taken}) == 2
 
 
-def test_it_pipelines_when_that_is_offered() -> None:
-    with started() as pair, _by_hand(pair, "PIPELINING") as mailman:
+def test_it_pipelines_when_that_is_offered(pair: Pair) -> None:
+    with _by_hand(pair, "PIPELINING") as mailman:
         group = _read(mailman, b"DATA")
         assert [line.split()[0] for line in group.splitlines()] == [b"MAIL", b"RCPT", b"RCPT", b"DATA"]
 
 
-def test_it_does_not_pipeline_when_that_is_not_offered() -> None:
-    with started() as pair, _by_hand(pair, "8BITMIME") as mailman:
+def test_it_does_not_pipeline_when_that_is_not_offered(pair: Pair) -> None:
+    with _by_hand(pair, "8BITMIME") as mailman:
         for verb in (b"MAIL", b"RCPT", b"RCPT", b"DATA"):
             assert len(_read(mailman, verb).splitlines()) == 1
             mailman.settimeout(0.15)
@@ -98,22 +98,21 @@ def test_it_does_not_pipeline_when_that_is_not_offered() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed while idle", "closed at MAIL"])
-def test_a_stale_connection_costs_nothing(how: str) -> None:
-    with started() as pair:
-        assert _send(pair) == [DELIVERED]
-        if how == "closed at MAIL":
-            pair.fake.on(Stage.MAIL, drop(), times=1)
-        else:
-            pair.fake.refuse()
-            pair.fake.accept()
-        assert _send(pair) == [DELIVERED]
-        assert pair.fake.connections == 2
-        assert len(pair.fake.taken) == 2
-        assert not pair.gate.events("upstream.down")
+def test_a_stale_connection_costs_nothing(pair: Pair, how: str) -> None:
+    assert _send(pair) == [DELIVERED]
+    before, troubles = pair.fake.connections, len(pair.gate.events("upstream.down"))
+    if how == "closed at MAIL":
+        pair.fake.on(Stage.MAIL, drop(), times=1)
+    else:
+        pair.mailman_is(pair.fake.manner)
+    assert _send(pair) == [DELIVERED]
+    assert pair.fake.connections == before + 1
+    assert len(pair.fake.taken) == 2
+    assert len(pair.gate.events("upstream.down")) == troubles
 
 
 def test_while_mailman_is_down_mail_is_spooled_at_once_and_nobody_connects() -> None:
-    with started({"mailman": {"probe_interval": "60s"}}) as pair:
+    with started(merged(IMPATIENT, {"mailman": {"probe_interval": "60s"}})) as pair:
         pair.fake.on(Stage.GREETING, hang())
         assert _send(pair) == [SPOOLED]
         wait_until(lambda: pair.fake.connections == 2, "one for the message, one to probe")
@@ -125,24 +124,21 @@ def test_while_mailman_is_down_mail_is_spooled_at_once_and_nobody_connects() -> 
         assert pair.gate.metric("mailgate_upstream_up", upstream="mailman") == 0
 
 
-def test_it_probes_and_opens_slowly_and_drains_by_itself() -> None:
-    with started({"replay": {"concurrency": 4}}) as pair:
-        pair.fake.refuse()
-        wanted = [f"<old-{n}@example.net>" for n in range(12)]
-        assert [_send(pair, message_id=one) for one in wanted] == [[SPOOLED]] * 12
-        pair.fake.on(Stage.DOT, Act(pause=0.5), times=1)
-        pair.fake.accept()
-        pair.fake.wait_taken(1)  # and its reply is half a second away
-        assert pair.fake.taken[0].message_id in wanted[:4]  # four are fetched side by side
-        assert _mails(pair) == 1
-        time.sleep(0.25)  # three more are waiting for their turn, and must
-        assert _mails(pair) == 1
-        pair.wait_drained()
-        assert sorted(pair.fake.arrived(A)) == sorted(wanted)
-        assert [event["event"] for event in pair.gate.events() if event["event"].startswith("upstream.")] == [
-            "upstream.down",
-            "upstream.up",
-        ]
+def test_it_probes_and_opens_slowly_and_drains_by_itself(pair: Pair) -> None:
+    pair.fake.refuse()
+    wanted = [f"<old-{n}@example.net>" for n in range(12)]
+    assert [_send(pair, message_id=one) for one in wanted] == [[SPOOLED]] * 12
+    pair.fake.on(Stage.DOT, Act(pause=0.5), times=1)
+    pair.fake.accept()
+    pair.fake.wait_taken(1)  # and its reply is half a second away
+    assert pair.fake.taken[0].message_id in wanted[:4]  # four are fetched side by side
+    assert _mails(pair) == 1
+    time.sleep(0.25)  # three more are waiting for their turn, and must
+    assert _mails(pair) == 1
+    pair.wait_drained()
+    assert sorted(pair.fake.arrived(A)) == sorted(wanted)
+    told = [event["event"] for event in pair.gate.events() if event["event"].startswith("upstream.")]
+    assert told[-2:] == ["upstream.down", "upstream.up"]
 
 
 def test_one_at_a_time_is_exactly_oldest_first() -> None:
@@ -193,7 +189,7 @@ def test_a_reply_too_many_is_credited_to_nobody(offers: tuple[str, ...]) -> None
 
 
 def test_who_gets_no_turn_in_time_is_spooled_untried() -> None:
-    settings = {"relay": {"budget": "2s"}, "mailman": {"reply_timeout": "30s"}}
+    settings = {"relay": {"budget": "2s"}, "mailman": {"connect_timeout": "1s", "reply_timeout": "30s"}}
     with started(merged(ONE_AT_A_TIME, settings)) as pair:
         pair.fake.on(Stage.DOT, hang(), times=1)
         with at_once(2) as clients:
@@ -202,7 +198,9 @@ def test_who_gets_no_turn_in_time_is_spooled_untried() -> None:
             wait_until(lambda: _mails(pair) == 1, "the first is under way")
             assert _send(pair, B, message_id="<turn@example.net>") == [SPOOLED]
             assert slow.result() == [SPOOLED]
-            assert time.monotonic() - begun < 2.0  # relay.budget holds, whatever mailman.reply_timeout says
+            assert (
+                time.monotonic() - begun < 4.0
+            )  # relay.budget (and a busy machine), whatever mailman.reply_timeout says
         kept = pair.gate.wait_for_event("message.spooled", message_id="<turn@example.net>")
         assert "no connection to Mailman became free in time" in kept["recipients"][B]
         kept = pair.gate.wait_for_event("message.spooled", message_id="<slow@example.net>")

@@ -96,7 +96,7 @@ async def many(directory: Path, number: int, size: int = 3000) -> list[str]:
 
 @pytest.mark.parametrize(
     ("table", "kind", "most"),
-    [("bodies", "leaf", 8), ("bodies", "overflow", 1), ("messages", "leaf", 40), ("recipients", "leaf", 60)],
+    [("bodies", "leaf", 8), ("bodies", "overflow", 1), ("messages", "leaf", 40), ("recipients", "leaf", 90)],
 )
 async def test_a_damaged_page(tmp_path: Path, table: str, kind: str, most: int) -> None:
     ids = await many(tmp_path, 100, 9000 if kind == "overflow" else 1000)

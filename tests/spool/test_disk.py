@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mailgate.edge.spool import Store
+from mailgate.edge.spool import Database, Store, query, verbs
+from mailgate.edge.spool.listing import Selection
 from mailgate.edge.spool.place import BALLAST
 from mailgate.ports import Settlement, SpoolError, SpoolFull
 from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states
@@ -167,6 +168,17 @@ async def test_a_spool_opens_on_a_full_disk(disk: Path) -> None:
     async with spool(disk) as store:
         assert states(store) == {"uncertain": 1}
         assert await settle_all(store) == 1
+
+
+async def test_an_operator_makes_room_on_a_full_disk(disk: Path) -> None:
+    async with spool(disk) as store:
+        for n in range(3):
+            await put(store, f"m{n}", message=a_message(3 * MIB))
+    fill(disk)
+    database = Database(disk / "spool.db", HOST)
+    assert [change.after for change in verbs.drop(database, Selection(), NOW)] == ["dropped"] * 3
+    assert database.read(query.counts).octets == 0
+    database.close()
 
 
 async def test_without_inodes(tmp_path: Path) -> None:

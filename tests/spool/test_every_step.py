@@ -7,7 +7,7 @@ opened each time.
 import hashlib
 import sqlite3
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class Fault:
         self.left = 0
         name = "after_cursor_execute" if after else "before_cursor_execute"
         event.listen(store.database.writing, name, self._step)
-        event.listen(store.database.writing, "commit", self._step)
+        for name in ("begin", "commit"):
+            event.listen(store.database.writing, name, self._step)
 
     def arm(self, number: int) -> None:
         """The n-th step from now on fails."""
@@ -59,14 +60,37 @@ def dump(directory: Path) -> Dump:
         connection.close()
 
 
-def dump_after_death(directory: Path, scratch: Path) -> Dump:
-    """What is there for the next process if this one dies now."""
-    # By another process: closing a handle of the file in this one would drop the locks that SQLite has on it.
-    subprocess.run(["cp", directory / "spool.db", directory / "spool.db-wal", scratch], check=True)
-    found = dump(scratch)
-    for file in scratch.iterdir():
-        file.unlink()
-    return found
+class Copier:
+    """Copies files in a process of its own: closing a handle of the database in ours would drop SQLite's locks on it.
+    It stays, because it is asked a hundred times.
+    """
+
+    def __init__(self) -> None:
+        self._shell = subprocess.Popen(["sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def dump_after_death(self, directory: Path, scratch: Path) -> Dump:
+        """What is there for the next process if this one dies now."""
+        assert self._shell.stdin
+        assert self._shell.stdout
+        self._shell.stdin.write(f"cp '{directory}/spool.db' '{directory}/spool.db-wal' '{scratch}' && echo copied\n")
+        self._shell.stdin.flush()
+        assert self._shell.stdout.readline() == "copied\n"
+        found = dump(scratch)
+        for file in scratch.iterdir():
+            file.unlink()
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        self._shell.communicate(timeout=10)
+
+
+@pytest.fixture
+def copier() -> Iterator[Copier]:
+    """See above."""
+    one = Copier()
+    yield one
+    one.close()
 
 
 def mixed(letter: str) -> list[Parked]:
@@ -116,7 +140,7 @@ OPERATIONS: list[tuple[str, Callable[[Store], Awaitable[Any]]]] = [
 
 @pytest.mark.parametrize("after", [False, True], ids=["before a statement", "after a statement"])
 async def test_all_or_nothing(
-    store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, after: bool
+    store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, copier: Copier, after: bool
 ) -> None:
     scratch = tmp_path_factory.mktemp("dead")
     fault = Fault(store, after=after)
@@ -129,7 +153,7 @@ async def test_all_or_nothing(
                 await operation(store)
             except SpoolError:
                 assert dump(tmp_path) == before, (name, number)
-                assert dump_after_death(tmp_path, scratch) == before, (name, number)
+                assert copier.dump_after_death(tmp_path, scratch) == before, (name, number)
                 assert fault.fired, name
                 steps += 1
             else:
@@ -137,5 +161,5 @@ async def test_all_or_nothing(
         assert not fault.fired, f"{name}: step {number} failed and nobody was told"
         done = dump(tmp_path)
         assert done != before, name
-        assert dump_after_death(tmp_path, scratch) == done, name
+        assert copier.dump_after_death(tmp_path, scratch) == done, name
     assert steps > 40

@@ -16,6 +16,9 @@ from mailgate.ports import SpoolError
 from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states
 from tests.spool.processes import child
 
+STEPS = schema.STEPS
+VERSION = len(STEPS) + 1
+
 
 async def foreign(directory: Path, host: str = HOST) -> str:
     """What a gate says of the spool in a directory."""
@@ -30,6 +33,12 @@ async def foreign(directory: Path, host: str = HOST) -> str:
 async def test_a_spool_is_its_gates_own_also_after_a_restart(tmp_path: Path) -> None:
     assert await foreign(tmp_path) == ""
     assert await foreign(tmp_path) == ""
+
+
+async def test_a_name_without_its_domain_is_the_same_gate(tmp_path: Path) -> None:
+    assert await foreign(tmp_path, "gate.lists.test") == ""
+    assert await foreign(tmp_path, "Gate") == ""
+    assert "host name 'gate.lists.test'; here it is host name 'other'" in await foreign(tmp_path, "other")
 
 
 async def test_a_copy_is_foreign_until_it_is_adopted(tmp_path: Path) -> None:
@@ -170,43 +179,71 @@ async def test_a_newer_version_is_refused_with_words(tmp_path: Path) -> None:
     async with spool(tmp_path) as store:
         await put(store, "one")
     set_version(tmp_path, "7")
-    words = r"spool\.db: the spool has version 7, this mailgate knows versions up to 2: install the newer mailgate"
+    words = rf"spool\.db: the spool has version 7, this mailgate knows versions up to {VERSION}: install the newer"
     with pytest.raises(SpoolError, match=words):
         await Store(config(tmp_path), HOST, Recorder()).open()
     with pytest.raises(SpoolError, match=words):
         Database(tmp_path / "spool.db", HOST)
-    set_version(tmp_path, "2")
+    set_version(tmp_path, str(VERSION))
     async with spool(tmp_path) as store:
         assert states(store) == {"pending": 1}
 
 
-async def test_an_older_version_is_brought_forward_step_by_step_or_not_at_all(tmp_path: Path) -> None:
+def add(name: str) -> schema.Step:
+    """A step that adds a column."""
+
+    def step(connection: Connection) -> None:
+        connection.exec_driver_sql(f"ALTER TABLE messages ADD COLUMN {name} TEXT")
+
+    return step
+
+
+def columns(directory: Path) -> set[str]:
+    """The columns of the messages."""
+    connection = sqlite3.connect(directory / "spool.db")
+    rows = connection.execute("PRAGMA table_info(messages)").fetchall()
+    connection.close()
+    return {row[1] for row in rows}
+
+
+async def test_an_older_version_is_brought_forward_step_by_step_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with spool(tmp_path) as store:
         await put(store, "one")
+
+    monkeypatch.setattr(schema, "STEPS", (*STEPS, add("second"), add("second")))
+    with pytest.raises(SpoolError, match="duplicate column"):
+        Database(tmp_path / "spool.db", HOST)
+    assert "second" not in columns(tmp_path)
+
+    monkeypatch.setattr(schema, "STEPS", (*STEPS, add("second"), add("third")))
     database = Database(tmp_path / "spool.db", HOST)
-    set_version(tmp_path, "1")
-
-    def add(name: str) -> schema.Step:
-        def step(connection: Connection) -> None:
-            connection.exec_driver_sql(f"ALTER TABLE messages ADD COLUMN {name} TEXT")
-
-        return step
-
-    def fail(connection: Connection) -> None:
-        connection.exec_driver_sql("ALTER TABLE nowhere ADD COLUMN x TEXT")
-
-    def columns() -> set[str]:
-        return {row[1] for row in database.read(lambda c: c.exec_driver_sql("PRAGMA table_info(messages)").all())}
-
-    with pytest.raises(SpoolError, match="nowhere"):
-        database.write(lambda c: schema.prepare(c, {}, (add("second"), fail)))
-    assert "second" not in columns()
-    assert database.write(lambda c: schema.prepare(c, {}, (add("second"), add("third")))) is False
-    assert {"second", "third"} <= columns()
-    assert database.read(lambda c: control.read(c, "version")) == "3"
-    assert database.write(lambda c: schema.prepare(c, {}, (add("second"), add("third"), add("fourth")))) is False
-    assert "fourth" in columns()
+    assert {"second", "third"} <= columns(tmp_path)
+    assert database.read(lambda c: control.read(c, "version")) == str(VERSION + 2)
     database.close()
+
+    monkeypatch.setattr(schema, "STEPS", (*STEPS, add("second"), add("third"), add("fourth")))
+    async with spool(tmp_path) as store:
+        assert states(store) == {"pending": 1}
+    assert "fourth" in columns(tmp_path)
+
+
+async def test_a_verb_does_not_change_the_version_under_a_running_gate(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        schema,
+        "STEPS",
+        (
+            *STEPS,
+            add("second"),
+        ),
+    )
+    with pytest.raises(SpoolError, match=f"has version {VERSION} and is served by an older mailgate: restart it"):
+        Database(tmp_path / "spool.db", HOST)
+    assert "second" not in columns(tmp_path)
+    await put(store, "one")
 
 
 async def test_somebody_elses_database(tmp_path: Path) -> None:

@@ -2,48 +2,15 @@
 
 import asyncio
 import sqlite3
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import event
 
-from mailgate.edge.spool import Database, SpoolBusy, Store, writer
+from mailgate.edge.spool import Database, SpoolBusy, Store
 from mailgate.ports import Settlement, SpoolError, SpoolFull
-from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states, wait_until
-
-
-class Gate:
-    """Stops the writer's thread where `stop` is called, until it is opened."""
-
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-        self.open = threading.Event()
-
-    def stop(self, *_: Any) -> None:
-        self.reached.set()
-        assert self.open.wait(20)
-
-    async def wait(self) -> None:
-        """Until the thread stands there."""
-        await wait_until(self.reached.is_set)
-
-
-@contextmanager
-def stopped_at(store: Store, what: str) -> Iterator[Gate]:
-    """The writer stops at each event of that name of its engine. (Listeners are not removed: the thread may just be
-    going through them.)
-    """
-    gate = Gate()
-    event.listen(store.database.writing, what, gate.stop)
-    try:
-        yield gate
-    finally:
-        gate.open.set()
+from tests.spool.gate import stopped_at
+from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states
 
 
 async def test_fifty_messages_share_a_few_commits(store: Store) -> None:
@@ -121,104 +88,6 @@ async def test_a_commit_that_fails_fails_all_of_it_and_leaves_nothing(store: Sto
     assert store.trouble == ""
 
 
-async def test_given_up_before_it_began_is_never_done(store: Store) -> None:
-    seen: list[object] = []
-    event.listen(store.database.writing, "before_cursor_execute", lambda *args: seen.append(args[3]))
-    with stopped_at(store, "commit") as gate:
-        first = asyncio.create_task(put(store, "first"))
-        await gate.wait()
-        with pytest.raises(SpoolError, match=r"storing: not begun within 0\.05 s"):
-            await put(store, "waiting", timeout=0.05)
-        gate.open.set()
-        await first
-    await put(store, "last")
-    assert "first" in str(seen)
-    assert "waiting" not in str(seen)
-    assert states(store) == {"pending": 2}
-
-
-async def test_given_up_while_it_is_committed_is_undone_before_it_is_claimed(store: Store) -> None:
-    with stopped_at(store, "commit") as gate:
-        with pytest.raises(SpoolError, match=r"storing: not committed within 0\.05 s"):
-            await put(store, "given up", timeout=0.05)
-        assert gate.reached.is_set()
-        claiming = asyncio.create_task(store.claim(NOW, 10))
-        await asyncio.sleep(0)
-        gate.open.set()
-        assert await claiming == []
-    assert states(store) == {}
-    assert store.counts().octets == 0
-
-
-async def test_a_caller_that_is_cancelled_leaves_nothing(store: Store) -> None:
-    with stopped_at(store, "commit") as gate:
-        task = asyncio.create_task(put(store, "cancelled"))
-        await gate.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        gate.open.set()
-        await put(store, "other")
-    assert states(store) == {"pending": 1}
-
-
-async def test_cancelled_while_the_answer_is_on_its_way(store: Store) -> None:
-    with stopped_at(store, "commit") as gate:
-        task = asyncio.create_task(put(store, "cancelled"))
-        await gate.wait()
-        gate.open.set()
-        time.sleep(0.3)  # noqa: ASYNC251 - the answer is given meanwhile, and this loop can't hear it yet
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    await wait_until(lambda: states(store) == {})
-
-
-async def test_a_deadline_that_passes_while_the_answer_is_on_its_way(store: Store) -> None:
-    with stopped_at(store, "commit") as gate:
-        task = asyncio.create_task(put(store, "in time", timeout=0.2))
-        await gate.wait()
-        gate.open.set()
-        time.sleep(0.4)  # noqa: ASYNC251 - see above
-        await task
-    assert states(store) == {"pending": 1}
-
-
-async def test_an_undoing_that_fails_is_said_and_done_later(
-    store: Store, telemetry: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    failing = [True]
-
-    def fail(*args: Any) -> None:
-        if failing and str(args[2]).startswith("DELETE FROM bodies"):
-            raise sqlite3.OperationalError("disk I/O error")
-
-    monkeypatch.setattr(writer, "RETRY", 0.05)
-    event.listen(store.database.writing, "before_cursor_execute", fail)
-    with stopped_at(store, "commit") as gate:
-        with pytest.raises(SpoolError, match="not committed"):
-            await put(store, "given up", timeout=0.05)
-        gate.open.set()
-    await wait_until(lambda: len(telemetry.named("spool.trouble")) > 1)
-    assert telemetry.named("spool.trouble")[0] == {"cause": "undoing storing: disk I/O error (OperationalError)"}
-    assert states(store) == {"pending": 1}
-    failing.clear()
-    await wait_until(lambda: states(store) == {})
-
-
-async def test_claims_of_a_caller_that_is_gone_are_given_back(store: Store) -> None:
-    await put(store, "one")
-    with stopped_at(store, "commit") as gate:
-        task = asyncio.create_task(store.claim(NOW, 10))
-        await gate.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        gate.open.set()
-        [claimed] = await store.claim(NOW, 10)
-    assert (claimed.id, states(store)) == ("one", {"pending": 1})
-
-
 async def test_a_settlement_that_failed_may_be_made_again(store: Store) -> None:
     await put(store, "one")
     await store.claim(NOW, 1)
@@ -254,6 +123,15 @@ async def test_another_process_that_writes_for_too_long(store: Store, tmp_path: 
     assert states(store) == {"pending": 2}
 
 
+async def test_a_telemetry_that_fails_does_not_undo_a_commit(
+    store: Store, telemetry: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(telemetry, "numbers", None)
+    await put(store, "one")
+    assert states(store) == {"pending": 1}
+    assert "AttributeError" in caplog.text
+
+
 async def test_what_was_submitted_is_done_before_it_closes(tmp_path: Path) -> None:
     async with spool(tmp_path) as store:
         tasks = [asyncio.create_task(put(store, f"m{n}")) for n in range(20)]
@@ -266,10 +144,10 @@ async def test_what_was_submitted_is_done_before_it_closes(tmp_path: Path) -> No
 
 
 async def test_a_writer_that_does_not_end_keeps_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailgate.edge.spool.store.DEADLINE", 0.1)
     first, second = Store(config(tmp_path), HOST, Recorder()), Store(config(tmp_path), HOST, Recorder())
     await first.open()
     database = first.database
+    monkeypatch.setattr("mailgate.edge.spool.store.DEADLINE", 0.1)
     with stopped_at(first, "commit") as gate:
         task = asyncio.create_task(put(first, "one"))
         await gate.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,26 @@ async def test_settling_twice_or_what_is_not_leased_changes_nothing(store: Store
         await store.settle("one", [Settlement(0, "pending", "451", next_attempt=NOW + 1)], NOW)
     [claimed] = await store.claim(NOW + 1, 1)
     assert claimed.attempts == (1,)
+
+
+async def test_the_disk_gets_its_space_back(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def used() -> int:
+        other = sqlite3.connect(tmp_path / "spool.db")
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+        other.close()
+        return (tmp_path / "spool.db").stat().st_size
+
+    for n in range(3):
+        await put(store, f"m{n}", message=a_message(3_000_000))
+    full = used()
+    for claimed in await store.claim(NOW, 2):
+        await store.settle(claimed.id, [Settlement(0, "delivered", "250")], NOW)
+    await store.tend(NOW)
+    assert used() >= full > 9_000_000, "so little is kept for the next messages"
+    monkeypatch.setattr("mailgate.edge.spool.work.FREE_KEPT", 2**20)
+    await store.tend(NOW)
+    assert 3_000_000 < used() < 5_000_000
+    assert octets(await store.load("m2")) == octets(a_message(3_000_000))
 
 
 async def test_a_lifetime_that_is_over_fails_and_keeps_the_content(store: Store, telemetry: Recorder) -> None:

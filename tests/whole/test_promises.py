@@ -5,11 +5,14 @@ Each is short and fails when its promise is broken. What is proved at length els
 (test_octets.py).
 """
 
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
 from tests.edge.pair import Pair, mail, started
+from tests.stack.dialogue import stuffed
 from tests.stack.fake_script import Act, Stage, Then, hang, say
 from tests.stack.waiting import wait_until
 
@@ -33,6 +36,17 @@ def test_promise_1_a_250_means_that_mailman_took_it_or_that_it_is_synced_to_disk
         pair.fake.accept()
         pair.gate.start()
         wait_until(lambda: pair.fake.arrived(A) == ["<taken@example.net>", "<kept@example.net>"], "both are there")
+
+
+def test_promise_1_there_is_no_250_before_the_commit_has_returned() -> None:
+    with started() as pair, pair.client() as client, closing(sqlite3.connect(pair.gate.spool)) as other:
+        pair.fake.refuse()
+        other.execute("BEGIN IMMEDIATE")  # the gate can't commit as long as we hold this
+        client.pipeline(["MAIL FROM:<bob@example.net>", f"RCPT TO:<{A}>", "DATA"])
+        client.send(stuffed(mail("<waits@example.net>")))
+        assert client.silent(0.7)
+        other.rollback()
+        assert str(client.reply()).startswith("250 2.0.0 ")
 
 
 @pytest.mark.parametrize("trouble", ["no spool", "full spool", "spool taken away"])
@@ -81,7 +95,9 @@ def test_promise_4_the_message_is_never_serialised_again() -> None:
         assert pair.send(A, octets=octets).codes == [250]
         [taken] = pair.fake.wait_taken()
         assert taken.octets.endswith(octets)
-        assert taken.octets.removesuffix(octets).count(b"\r\n") == 5  # Received in four lines, X-Mailgate-Id
+        assert (
+            taken.octets.removesuffix(octets).count(b"\r\n") == 6
+        )  # Received in four lines, X-Mailgate-Scan, X-Mailgate-Id
 
 
 def test_promise_5_at_least_once_and_what_may_be_repeated_is_called_uncertain() -> None:
@@ -93,6 +109,22 @@ def test_promise_5_at_least_once_and_what_may_be_repeated_is_called_uncertain() 
         assert pair.fake.arrived(A) == ["<twice@example.net>"]
         assert pair.people("<twice@example.net>")[B].uncertain
         assert "uncertain" in pair.gate.events("message.spooled")[0]["recipients"][B]
+
+
+def test_promise_5_what_a_crash_left_in_the_middle_is_called_uncertain() -> None:
+    with started() as pair:
+        pair.fake.refuse()
+        assert post(pair, "<crash@example.net>", A) == ["250 2.0.0 spooled"]
+        pair.fake.on(Stage.DOT, Act(lines=0, then=Then.HANG, took=True))
+        pair.fake.accept()
+        wait_until(lambda: pair.fake.arrived(A), "Mailman has it and has not said so")
+        pair.gate.kill()
+        pair.fake.behave()
+        pair.gate.start()
+        pair.wait_drained()
+        assert len(pair.fake.arrived(A)) == 2
+        assert pair.people("<crash@example.net>")[A].uncertain
+        assert pair.gate.events("spool.opened")[-1]["uncertain"] == 1
 
 
 def test_promise_6_no_wait_without_a_deadline() -> None:

@@ -17,14 +17,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from aiosmtpd.lmtp import LMTP
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, syntax
 
 from mailgate.core.envelope import Door, Envelope, Peer
 from mailgate.core.message import message
 from mailgate.core.reply import Reply
 from mailgate.edge.listener.intake import receive
 from mailgate.edge.listener.wire import LineTooLong, Wire
-from mailgate.edge.listener.words import command, path, worded
+from mailgate.edge.listener.words import command, path, usual_mail, usual_rcpt, worded
 
 if TYPE_CHECKING:
     from mailgate.edge.listener.listener import Listener
@@ -235,6 +235,7 @@ class Session(SMTP):
 
     # the greeting
 
+    @syntax("EHLO hostname")
     async def smtp_EHLO(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
         if not arg:
             await self.push("501 5.5.4 say your name, too")
@@ -255,7 +256,32 @@ class Session(SMTP):
         said = "\r\n".join(f"250{'-' if line is not lines[-1] else ' '}{line}" for line in lines)
         await self.push(said.encode())
 
-    # addresses
+    # the envelope
+
+    @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
+    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
+        # What Exim says for nearly every message is understood at a glance; aiosmtpd takes the rest apart.
+        usual = usual_mail(arg) if arg else None
+        assert self.session is not None
+        assert self.envelope is not None
+        listener = self.listener
+        first = self.session.host_name and not self.envelope.mail_from
+        if usual and first and listener.has_room and usual[1] <= listener.config.relay.max_message_size:
+            self.envelope.mail_from = usual[0]
+            self.envelope.mail_options = ["BODY=8BITMIME"] if usual[2] else []
+            await self.push(b"250 2.1.0 Ok")
+        else:
+            await super().smtp_MAIL(arg)
+
+    @syntax("RCPT TO:<address>", extended=" [SP <mail-parameters>]")
+    async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
+        usual = usual_rcpt(arg) if arg else None
+        assert self.envelope is not None
+        if usual and self.envelope.mail_from and len(self.envelope.rcpt_tos) < MAX_RECIPIENTS:
+            self.envelope.rcpt_tos.append(usual)
+            await self.push(b"250 2.1.5 Ok")
+        else:
+            await super().smtp_RCPT(arg)
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
         # aiosmtpd reads them with the parser of header fields, which is slow, takes what is no path, and rewrites it.
@@ -263,6 +289,7 @@ class Session(SMTP):
 
     # the message
 
+    @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
         if await self.check_helo_needed("LHLO" if self.door == "lmtp" else "EHLO"):
             return
@@ -319,4 +346,4 @@ class LMTPSession(Session, LMTP):
     door: Door = "lmtp"
     smtp_LHLO = Session.smtp_EHLO  # noqa: N815  aiosmtpd's name
     smtp_HELO = LMTP.smtp_HELO  # noqa: N815  aiosmtpd's name
-    smtp_EHLO = LMTP.smtp_EHLO  # type: ignore[assignment]  # noqa: N815  aiosmtpd's name and type
+    smtp_EHLO = LMTP.smtp_EHLO  # noqa: N815  aiosmtpd's name

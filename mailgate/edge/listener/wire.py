@@ -25,6 +25,7 @@ class Wire:
         self._transport = transport
         self._writer = writer
         self._in = b""
+        self._start = 0  # where in it begins what has not been read
         self._eof = False
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
@@ -35,7 +36,8 @@ class Wire:
 
     def feed(self, octets: bytes) -> None:
         """What the peer sent."""
-        self._in = self._in + octets if self._in else octets
+        self._in = self._in[self._start :] + octets if self._in else octets
+        self._start = 0
         if len(self._in) > _IN and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -55,13 +57,16 @@ class Wire:
     async def line(self) -> bytes:
         """The next line with its end. Raises LineTooLong."""
         excess = False
-        while (end := self._in.find(b"\n")) < 0:
-            if len(self._in) > MAX_LINE:
+        while (end := self._in.find(b"\n", self._start)) < 0:
+            if len(self._in) - self._start > MAX_LINE:
                 excess = True
-                self._in = b""
+                self._in, self._start = b"", 0
             await self._more()
-        line, self._in = self._in[: end + 1], self._in[end + 1 :]
-        if excess or end > MAX_LINE:
+        line = self._in[self._start : end + 1]
+        self._start = end + 1
+        if self._start == len(self._in):
+            self._in, self._start = b"", 0
+        if excess or len(line) > MAX_LINE:
             raise LineTooLong
         return line
 
@@ -69,12 +74,14 @@ class Wire:
         """What the peer sends next, however little."""
         if not self._in:
             await self._more()
-        octets, self._in = self._in, b""
+        octets = self._in[self._start :] if self._start else self._in
+        self._in, self._start = b"", 0
         return octets
 
     def unread(self, octets: bytes) -> None:
         """Put back what was read too far."""
-        self._in = octets + self._in if self._in else octets
+        self._in = octets + self._in[self._start :] if self._in else octets
+        self._start = 0
 
     async def say(self, octets: bytes) -> None:
         """Say it, at the latest when we wait for the peer."""
@@ -82,6 +89,7 @@ class Wire:
         self._out_size += len(octets)
         if self._out_size > _OUT:
             await self.flush()
+            await asyncio.sleep(0)  # a peer that pipelines thousands of commands is not alone here
 
     async def flush(self) -> None:
         """Say what has been collected."""

@@ -25,11 +25,13 @@ class Broken(Exception):
 class Connection(asyncio.Protocol):
     """A connection whose LHLO has been answered, once `open_connection` returns it.
 
-    `features` maps an LHLO keyword in capitals to its parameters. `reused` is True from the second transaction on;
-    `expired` once a deadline has passed; `unsent` if what was written last had not all left us when it broke.
+    `endpoint` is where it leads; `features` maps an LHLO keyword in capitals to its parameters. `reused` is True from
+    the second transaction on; `expired` once a deadline has passed; `unsent` if what was written last had not all left
+    us when it broke.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self.features: dict[str, str] = {}
         self.reused = False
         self.expired = False
@@ -168,7 +170,7 @@ class Connection(asyncio.Protocol):
 async def open_connection(endpoint: Endpoint, hostname: str) -> Connection:
     """Connect and greet; the caller bounds the time. Raises Broken with the address and the cause."""
     loop = asyncio.get_running_loop()
-    connection = Connection()
+    connection = Connection(endpoint)
     try:
         if endpoint.path:
             await loop.create_unix_connection(lambda: connection, endpoint.path)

@@ -33,7 +33,7 @@ class Mailman:
     """
 
     def __init__(self, config: MailmanConfig, hostname: str, telemetry: Telemetry) -> None:
-        self.config = config
+        self._config = config
         self.on_change: Callable[[], None] = lambda: None
         self._hostname = hostname
         self._telemetry = telemetry
@@ -42,6 +42,17 @@ class Mailman:
         self._busy = 0
         self._waiters: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())
         self._opened = asyncio.Event()
+
+    @property
+    def config(self) -> MailmanConfig:
+        """The configuration; a new one holds for what begins from now on."""
+        return self._config
+
+    @config.setter
+    def config(self, config: MailmanConfig) -> None:
+        self._config = config
+        self._breaker.resize(config.connections)
+        self._wake()
 
     @property
     def up(self) -> bool:
@@ -117,7 +128,8 @@ class Mailman:
         now = asyncio.get_running_loop().time()
         while self._free:
             connection = self._free.pop()
-            if connection.usable and now - connection.idle_since < _IDLE:
+            current = connection.endpoint == self.config.lmtp and now - connection.idle_since < _IDLE
+            if connection.usable and current:
                 connection.reused = True
                 return connection
             connection.close()
@@ -189,7 +201,6 @@ class Mailman:
 
     def _up(self) -> None:
         self._opened.clear()
-        self._breaker.width = self.config.connections
         if self._breaker.probed():
             self._telemetry.event("upstream.up", {}, level="info")
             self._wake()

@@ -6,9 +6,10 @@
 from mailgate.edge.spool.control import Pause
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolAbsent, SpoolBusy, SpoolDamaged
+from mailgate.edge.spool.housekeeping import Tended
 from mailgate.edge.spool.opening import Opened
 from mailgate.edge.spool.query import Counts
-from mailgate.edge.spool.store import Control, Store, Tended
+from mailgate.edge.spool.store import Control, Store
 
 __all__ = [
     "Control",

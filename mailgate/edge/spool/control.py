@@ -68,12 +68,18 @@ def foreign(connection: Connection, mark: dict[str, str]) -> str:
     owner: dict[str, Any] = json.loads(value) if value else {}
     if read(connection, "copy"):
         return f"this spool is a copy that was made of {owner.get('path')} on {owner.get('host')}"
-    differing = [part for part in _PARTS if owner.get(part) != mark.get(part)]
+    differing = [part for part in _PARTS if _compared(part, owner) != _compared(part, mark)]
     if not differing:
         return ""
     was = ", ".join(f"{_PARTS[part]} {owner.get(part)!r}" for part in differing)
     now = ", ".join(f"{_PARTS[part]} {mark.get(part)!r}" for part in differing)
     return f"this spool was written with {was}; here it is {now}"
+
+
+def _compared(part: str, mark: dict[str, Any]) -> str:
+    value = str(mark.get(part, ""))
+    # Whether a name comes with its domain may depend on the name server at the moment of starting.
+    return value.lower().partition(".")[0] if part == "host" else value
 
 
 def adopt(connection: Connection, mark: dict[str, str], *, uncertain: bool) -> int:

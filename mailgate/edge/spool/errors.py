@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 from mailgate.ports import SpoolError, SpoolFull
 
@@ -36,7 +36,7 @@ class SpoolDamaged(SpoolError):
 
 def code(error: BaseException) -> str:
     """The engine's name for an error ("SQLITE_FULL"), or "" if it has none."""
-    origin = error.orig if isinstance(error, DBAPIError) else error
+    origin = error.orig if isinstance(error, StatementError) else error
     return str(getattr(origin, "sqlite_errorname", "") or "")
 
 
@@ -47,13 +47,13 @@ def is_full(error: BaseException) -> bool:
 
 def is_damage(error: BaseException) -> bool:
     """What is on disk is not what was written; reading it again would fail again."""
-    undecodable = isinstance(error, DBAPIError) and "Could not decode" in str(error.orig)
+    undecodable = isinstance(error, StatementError) and "Could not decode" in str(error.orig)
     return code(error).startswith(_DAMAGE) or undecodable
 
 
 def said(error: BaseException) -> str:
     """The error in one line for the log."""
-    origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    origin = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     name = code(error)
     text = f"{origin}" or type(origin).__name__
     return f"{text} ({name or type(origin).__name__}){_HINTS.get(name, '')}".replace("\n", " ")

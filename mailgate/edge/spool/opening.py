@@ -15,7 +15,6 @@ from mailgate.edge.spool import control, place, upkeep
 from mailgate.edge.spool.database import READERS, Database
 from mailgate.edge.spool.work import Work
 from mailgate.edge.spool.writer import Writer
-from mailgate.ports import SpoolFull
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +50,11 @@ class Serving:
 
 def open_file(config: SpoolConfig, hostname: str) -> tuple[Database, Opened]:
     """Open the file to serve. Raises SpoolError."""
-    ballast = place.Ballast(config.path)
-    try:
-        return _open(config, hostname, ballast)
-    except SpoolFull:
-        if not ballast.give_up():
-            raise
-        return _open(config, hostname, ballast)
-
-
-def _open(config: SpoolConfig, hostname: str, ballast: place.Ballast) -> tuple[Database, Opened]:
     database = Database(config.path, hostname, serve=True)
     try:
         abandoned, stuck = upkeep.end_old_leases(database)
         foreign = database.read(lambda c: control.foreign(c, database.owner_mark))
-        ballast.take(config)
+        place.Ballast(database.path).take(config)
     except BaseException:
         database.close()
         raise

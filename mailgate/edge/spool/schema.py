@@ -7,7 +7,7 @@ one is refused with words, never guessed at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from sqlalchemy import (
     BigInteger,
@@ -112,13 +112,17 @@ Step = Callable[[Connection], None]
 STEPS: tuple[Step, ...] = (_with_scan,)  # STEPS[n] brings version n + 1 to n + 2
 
 
-def prepare(connection: Connection, first: dict[str, str], steps: Sequence[Step] = STEPS) -> bool:
-    """Make the tables in an empty file, with `first` in `meta`, or bring an older spool forward.
+class Outdated(SpoolError):
+    """The spool has an older version and was not to be brought forward."""
+
+
+def prepare(connection: Connection, first: dict[str, str], *, forward: bool) -> bool:
+    """Make the tables in an empty file, with `first` in `meta`, or if `forward` bring an older spool forward.
 
     True if they were made. Raises SpoolError for a newer version and for a database that is no spool.
     """
     present = set(inspect(connection).get_table_names())
-    newest = len(steps) + 1
+    newest = len(STEPS) + 1
     if not present:
         metadata.create_all(connection)
         rows = [{"key": key, "value": value} for key, value in (first | {"version": str(newest)}).items()]
@@ -133,8 +137,11 @@ def prepare(connection: Connection, first: dict[str, str], steps: Sequence[Step]
         raise SpoolError(
             f"the spool has version {found}, this mailgate knows versions up to {newest}: install the newer mailgate"
         )
-    for step in steps[int(found) - 1 :]:
+    if int(found) == newest:
+        return False
+    if not forward:
+        raise Outdated(f"the spool has version {found} and is served by an older mailgate: restart it")
+    for step in STEPS[int(found) - 1 :]:
         step(connection)
-    if int(found) < newest:
-        connection.execute(update(meta).where(meta.c.key == "version").values(value=str(newest)))
+    connection.execute(update(meta).where(meta.c.key == "version").values(value=str(newest)))
     return False

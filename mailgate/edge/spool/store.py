@@ -11,9 +11,7 @@ Telemetry is called from the writer's thread too.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,16 +20,16 @@ from sqlalchemy import Connection
 from mailgate.config import SpoolConfig
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
-from mailgate.edge.spool import content, control, leases, place, query
+from mailgate.edge.spool import content, control, leases, query
 from mailgate.edge.spool.control import Pause
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolDamaged
+from mailgate.edge.spool.housekeeping import Tended, tend
 from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
 from mailgate.edge.spool.storing import Deposit
-from mailgate.edge.spool.work import BATCH
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
 
@@ -40,8 +38,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 DEADLINE = 30.0  # seconds for whatever the caller sets no deadline
-HISTORY = 86400.0  # seconds that settled messages are remembered
-ROUNDS = 20  # transactions of one kind in one housekeeping
 SOME = 20  # ids that an event names
 BEGINNINGS = {PENDING, HELD, FAILED}
 
@@ -54,15 +50,6 @@ class Control:
 
     paused: Pause | None
     foreign: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tended:
-    """What housekeeping did: recipients that failed of age, messages forgotten, and whether the ballast is there."""
-
-    expired: int
-    purged: int
-    ballast: bool
 
 
 class Store:
@@ -102,6 +89,7 @@ class Store:
         if self._serving is not None:
             if not self._serving.database.replaced:
                 return None
+            self._event("spool.replaced", cause=f"{self.config.path}: moved or deleted while in use, opening anew")
             await self.close()
         opening = asyncio.get_running_loop().run_in_executor(None, open_file, self.config, self._hostname)
         try:
@@ -251,41 +239,8 @@ class Store:
         self._event("spool.corrupt", id=gate_id, cause=reason, not_marked=marked)
 
     async def tend(self, now: float) -> Tended:
-        """Housekeeping, in small steps between other writes: lifetimes that are over, history that is old, space that
-        can be given back, the ballast. To be called every few seconds.
-        """
-        work = self._spool.work
-        expired: Counter[str] = Counter()
-        purged = 0
-        with self._telling_damage():
-            for _ in range(ROUNDS):
-                ids = await self._write(work.expire, now)
-                expired.update(ids)
-                if len(ids) < BATCH:
-                    break
-        for gate_id, number in expired.items():
-            self._event("spool.expired", id=gate_id, recipients=number, level="warning")
-        with self._telling_damage():
-            for _ in range(ROUNDS):
-                some = await self._write(work.purge, now - HISTORY)
-                purged += some
-                if some < BATCH:
-                    break
-        with self._telling_damage():
-            for _ in range(ROUNDS):
-                if not await self._write(work.shrink, None):
-                    break
-        ballast = place.Ballast(self.database.path)
-        kept = await asyncio.get_running_loop().run_in_executor(self._spool.threads, ballast.take, self.config)
-        return Tended(expired.total(), purged, kept)
-
-    @contextmanager
-    def _telling_damage(self) -> Iterator[None]:
-        """What damage keeps from being done is said, and what follows is done all the same."""
-        try:
-            yield
-        except SpoolDamaged as error:
-            self._event("spool.trouble", cause=str(error))
+        """Housekeeping: see `housekeeping.tend`. To be called every few seconds. Raises SpoolError."""
+        return await tend(self._spool, self.config, now, self._event)
 
     async def control(self, now: float) -> Control:
         """What a verb in any process may have written."""

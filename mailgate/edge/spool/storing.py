@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from mailgate.core.envelope import Envelope, address_octets, printable
 from mailgate.core.message import PIECE, Message, in_pieces
-from mailgate.edge.spool.schema import LIVE, bodies, messages, recipients, unindexed
+from mailgate.edge.spool.schema import DELIVERED, DROPPED, bodies, messages, recipients
 from mailgate.ports import Facts, Parked
 
 MAX_TEXT = 2000  # characters of a reply or a fact that are kept
@@ -21,6 +21,21 @@ MAX_TEXT = 2000  # characters of a reply or a fact that are kept
 _INSERT_MESSAGE = insert(messages)
 _INSERT_BODY = insert(bodies)
 _INSERT_RECIPIENT = insert(recipients)
+_SETTLED = (
+    update(messages)
+    .where(
+        messages.c.id == bindparam("of"),
+        messages.c.settled.is_(None),
+        ~exists().where(
+            recipients.c.message_id == bindparam("of"), recipients.c.state != DELIVERED, recipients.c.state != DROPPED
+        ),
+    )
+    .values(settled=bindparam("now"))
+)
+_REMOVE_CONTENT = delete(bodies).where(
+    bodies.c.message_id == bindparam("of"),
+    exists().where(messages.c.id == bindparam("of"), messages.c.settled.is_not(None)),
+)
 _SPOOLED = select(func.sum(messages.c.size)).where(messages.c.settled.is_(None))
 
 
@@ -131,12 +146,8 @@ def purge(connection: Connection, before: float, most: int) -> int:
     return len(ids)
 
 
-def remove_settled_content(connection: Connection, ids: Sequence[str], now: float) -> list[str]:
-    """Delete the content of those messages that no recipient needs any more; their ids are returned."""
-    wanting = exists().where(recipients.c.message_id == messages.c.id, unindexed(recipients.c.state).in_(LIVE))
-    over = select(messages.c.id).where(messages.c.id.in_(ids), messages.c.settled.is_(None), ~wanting)
-    settled = list(connection.scalars(over))
-    if settled:
-        connection.execute(delete(bodies).where(bodies.c.message_id.in_(settled)))
-        connection.execute(update(messages).where(messages.c.id.in_(settled)).values(settled=now))
-    return settled
+def remove_settled_content(connection: Connection, ids: Sequence[str], now: float) -> None:
+    """Delete the content of those messages that no recipient needs any more."""
+    keys = [{"of": gate_id, "now": now} for gate_id in ids]
+    connection.execute(_SETTLED, keys)
+    connection.execute(_REMOVE_CONTENT, keys)

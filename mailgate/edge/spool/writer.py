@@ -17,10 +17,12 @@ have been written again, and pages before them had been synced.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
@@ -204,7 +206,7 @@ class Writer:
         except Exception as error:
             self._write_over(connection)
             raise _AllFail from error
-        self._on_commit(time.perf_counter() - began)
+        _tell(self._on_commit, time.perf_counter() - began)
         return outcomes
 
     def _write_over(self, connection: Connection) -> None:
@@ -216,7 +218,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - it has done its work all the same
             roll_back(connection)
             if not is_full(error):  # else the caller is about to be told
-                self._on_trouble(f"{translated(error, 'writing over a failed commit')}")
+                _tell(self._on_trouble, str(translated(error, "writing over a failed commit")))
 
     def _answer(self, outcomes: Sequence[Outcome]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
@@ -228,7 +230,7 @@ class Writer:
                 elif job.operation.undo is not None and not isinstance(result, BaseException):
                     self._to_undo.append((job, result))
         for loop, answers in by_loop.items():
-            if not loop.is_closed():  # else nobody is left to hear it
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to hear it
                 loop.call_soon_threadsafe(self._resolve, answers)
 
     def _resolve(self, answers: Sequence[Outcome]) -> None:
@@ -251,9 +253,17 @@ class Writer:
         for job, result in given_up:
             [(_, outcome)] = self._attempt(connection, [_reverse(job, result)])
             if isinstance(outcome, BaseException):
-                self._on_trouble(f"{outcome}")
+                _tell(self._on_trouble, str(outcome))
                 with self._guard:
                     self._to_undo.append((job, result))
+
+
+def _tell(callback: Callable[[A], None], what: A) -> None:
+    try:
+        callback(what)
+    except Exception:
+        # What is committed stays committed, whatever is wrong with those who are told of it.
+        logging.getLogger(__name__).exception("telling %r failed", what)
 
 
 def _reverse(job: _Job, result: Any) -> _Job:

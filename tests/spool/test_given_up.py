@@ -1,0 +1,118 @@
+"""A caller that has given up, or is gone, leaves nothing behind."""
+
+import asyncio
+import sqlite3
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from mailgate.edge.spool import Store, writer
+from mailgate.ports import SpoolError
+from tests.spool.gate import Gate, stopped_at
+from tests.spool.kit import NOW, Recorder, put, states, wait_until
+
+
+async def test_given_up_before_it_began_is_never_done(store: Store) -> None:
+    seen: list[object] = []
+    event.listen(store.database.writing, "before_cursor_execute", lambda *args: seen.append(args[3]))
+    with stopped_at(store, "commit") as gate:
+        first = asyncio.create_task(put(store, "first"))
+        await gate.wait()
+        with pytest.raises(SpoolError, match=r"storing: not begun within 0\.05 s"):
+            await put(store, "waiting", timeout=0.05)
+        gate.open.set()
+        await first
+    await put(store, "last")
+    assert "first" in str(seen)
+    assert "waiting" not in str(seen)
+    assert states(store) == {"pending": 2}
+
+
+async def test_given_up_while_it_is_committed_is_undone_before_it_is_claimed(store: Store) -> None:
+    storing, undoing = Gate(), Gate()
+    gates = iter((storing, undoing))
+    event.listen(store.database.writing, "commit", lambda connection: next(gates, Gate.opened()).stop(connection))
+    with pytest.raises(SpoolError, match=r"storing: not committed within 0\.05 s"):
+        await put(store, "given up", timeout=0.05)
+    assert storing.reached.is_set()
+    storing.open.set()
+    await undoing.wait()
+    assert states(store) == {"pending": 1}, "committed, and not taken back yet"
+    claiming = asyncio.create_task(store.claim(NOW, 10))
+    await asyncio.sleep(0.1)  # long enough to have seen it
+    undoing.open.set()
+    assert await claiming == []
+    assert states(store) == {}
+    assert store.counts().octets == 0
+
+
+async def test_a_caller_that_is_cancelled_leaves_nothing(store: Store) -> None:
+    with stopped_at(store, "commit") as gate:
+        task = asyncio.create_task(put(store, "cancelled"))
+        await gate.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gate.open.set()
+        await put(store, "other")
+    assert states(store) == {"pending": 1}
+
+
+async def test_cancelled_while_the_answer_is_on_its_way(store: Store) -> None:
+    with stopped_at(store, "commit") as gate:
+        task = asyncio.create_task(put(store, "cancelled"))
+        await gate.wait()
+        gate.open.set()
+        time.sleep(0.3)  # noqa: ASYNC251 - the answer is given meanwhile, and this loop can't hear it yet
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await wait_until(lambda: states(store) == {})
+
+
+async def test_a_deadline_that_passes_while_the_answer_is_on_its_way(store: Store) -> None:
+    with stopped_at(store, "commit") as gate:
+        task = asyncio.create_task(put(store, "in time", timeout=0.2))
+        await gate.wait()
+        gate.open.set()
+        time.sleep(0.4)  # noqa: ASYNC251 - see above
+        await task
+    assert states(store) == {"pending": 1}
+
+
+async def test_an_undoing_that_fails_is_said_and_done_later(
+    store: Store, telemetry: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = [True]
+
+    def fail(*args: Any) -> None:
+        if failing and str(args[2]).startswith("DELETE FROM bodies"):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(writer, "RETRY", 0.05)
+    event.listen(store.database.writing, "before_cursor_execute", fail)
+    with stopped_at(store, "commit") as gate:
+        with pytest.raises(SpoolError, match="not committed"):
+            await put(store, "given up", timeout=0.05)
+        gate.open.set()
+    await wait_until(lambda: len(telemetry.named("spool.trouble")) > 1)
+    assert telemetry.named("spool.trouble")[0] == {"cause": "undoing storing: disk I/O error (OperationalError)"}
+    assert states(store) == {"pending": 1}
+    failing.clear()
+    await wait_until(lambda: states(store) == {})
+
+
+async def test_claims_of_a_caller_that_is_gone_are_given_back(store: Store) -> None:
+    await put(store, "one")
+    with stopped_at(store, "commit") as gate:
+        task = asyncio.create_task(store.claim(NOW, 10))
+        await gate.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gate.open.set()
+    await put(store, "two", now=NOW + 1)  # what is undone is undone before
+    [claimed] = await store.claim(NOW, 10)
+    assert (claimed.id, claimed.attempts, states(store)) == ("one", (0,), {"pending": 2})
