@@ -8,7 +8,7 @@ from email import message_from_bytes
 from email.message import Message
 from typing import Any
 
-from tests.edge.pair import QUICK, Pair, mail
+from tests.edge.pair import Pair, mail
 from tests.stack.client import Result
 from tests.stack.fake_scorer import ALIVE, GOOD, Act, FakeScorer, rspamd_says
 from tests.stack.gate import merged
@@ -46,7 +46,7 @@ class Desk:
     def policy(self, **spam: Any) -> None:
         """Have the gate take this policy (on top of what it was started with) by SIGHUP; `late` is for [policy]."""
         late = {"policy": {"reject_after_acceptance": spam.pop("late", "hold")}}
-        self.gate.configure(merged(merged(QUICK, self._settings), {"spam": spam} | late))
+        self.pair.configure(merged(self._settings, {"spam": spam} | late))
         self.gate.send(signal.SIGHUP)
         self._reloads += 1
         wait_until(lambda: len(self.gate.events("config.reloaded")) == self._reloads, "the gate has reloaded")

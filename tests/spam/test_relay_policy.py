@@ -239,18 +239,18 @@ def test_a_scorer_that_does_not_answer_costs_a_bounded_time(desk: Desk, then: st
     desk.scorer.scan = Act(then=then)  # type: ignore[arg-type]
     started = time.monotonic()
     sent = desk.send()
-    assert time.monotonic() - started < 2.5
+    assert time.monotonic() - started < 4
     assert desk.said == [DELIVERED]
     reason = {"hang": "timeout", "close": "closed"}[then]
     assert marks(desk.taken(sent)) == {"X-Mailgate-Scan": f"unscored; reason={reason}"}
 
 
 def test_the_scan_leaves_mailman_half_of_the_budget() -> None:
-    with open_desk({"relay": {"budget": "3s"}, "spam": {"timeout": "2.9s"}}) as desk:
+    with open_desk({"relay": {"budget": "6s"}, "spam": {"timeout": "5.9s"}}) as desk:
         desk.scorer.scan = Act(then="hang")
         started = time.monotonic()
         sent = desk.send()
-        assert time.monotonic() - started < 2
+        assert 1.9 < time.monotonic() - started < 3.9  # 2 s are the spool's, 2 s Mailman's
         assert desk.said == [DELIVERED]
         assert marks(desk.taken(sent)) == {"X-Mailgate-Scan": "unscored; reason=timeout"}
 
