@@ -333,6 +333,19 @@ def test_a_score_is_kept_while_mailman_defers(desk: Desk) -> None:
     assert desk.scorer.scans <= asked + 2  # the message of `fails`, this one; each once
 
 
+def test_a_replay_by_hand_scores_as_well(desk: Desk) -> None:
+    desk.fails()
+    _mailman_down(desk)
+    sent = desk.send()
+    desk.gate.stop()
+    desk.scores(3.2)
+    desk.comes_back()
+    desk.fake.accept()
+    desk.gate.cli("queue", "replay", "--all")
+    assert desk.taken(sent)["X-Spam-Score"] == "3.2 (+++)"
+    desk.gate.start()
+
+
 # held until it can be scored
 
 
