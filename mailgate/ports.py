@@ -16,6 +16,10 @@ from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome
 from mailgate.core.scan import Scored, Unscored
 
+# How many times mailman.reply_timeout a replay waits for the replies to the final dot. Nobody waits for a replay, and
+# to give up there means to send the post a second time to a Mailman that is only slow.
+DOT_PATIENCE = 10
+
 
 class SpoolError(Exception):
     """The spool did not take or do it, and certainly keeps nothing of it. Answered 451; the text is for the log."""
@@ -31,7 +35,8 @@ class Parked:
 
     `state` is "pending" (to be replayed), "held" (waits for an operator) or "failed" (refused after a 250 had to be
     said; waits for an operator). `reply` is the next hop's last word or the reason in ours. `uncertain`: the next hop
-    may have it. `attempts` are those already made; `alone`: the next attempt is made for this recipient alone.
+    may have it. `attempts` are those already made; `alone`: the next attempt is made for this recipient alone, not
+    before `next_attempt` (seconds since the epoch; 0: at once).
     """
 
     recipient: str
@@ -40,6 +45,7 @@ class Parked:
     uncertain: bool = False
     attempts: int = 0
     alone: bool = False
+    next_attempt: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

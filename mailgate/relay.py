@@ -8,6 +8,7 @@ How it fails: whatever goes wrong, `handle` returns replies; a bug is a 451 for 
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 import traceback
@@ -22,6 +23,7 @@ from mailgate.core.ids import gate_id
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome, Result
 from mailgate.core.reply import Reply
+from mailgate.core.retry import delay
 from mailgate.core.rules import UNSCORED, after_acceptance, decide
 from mailgate.core.scan import Scored, Skipped, Unscored
 from mailgate.core.triage import all_alike, silence
@@ -253,8 +255,21 @@ class Relay:
         parked = answer.to_park(case.peer.door, outcomes)
         unparked = None
         if parked:
-            unparked = await self._park(case, [_parked(r, state, outcomes[r]) for r, state in parked.items()])
+            unparked = await self._park(case, [self._parked(r, state, outcomes[r]) for r, state in parked.items()])
         return answer.replies(case.peer.door, case.id, outcomes, parked, unparked)
+
+    def _parked(self, recipient: str, state: str, outcome: Outcome) -> Parked:
+        tried = outcome.result is not Result.UNREACHED
+        spool = self.config.spool
+        return Parked(
+            recipient,
+            state,
+            str(outcome.reply),
+            uncertain=outcome.result is Result.UNCERTAIN,
+            attempts=int(tried),
+            alone=outcome.alone,
+            next_attempt=time.time() + delay(1, spool.retry_first, spool.retry_max, random.random()) if tried else 0.0,
+        )
 
     async def _park(self, case: _Case, parked: list[Parked]) -> Reply | None:
         """Put it into the spool; the reply if that failed, None if it is on disk."""
@@ -312,17 +327,6 @@ def _named(case: _Case) -> dict[str, object]:
 def _reserve(budget: float) -> float:
     """Seconds of the budget that are kept for the spool."""
     return min(10.0, budget / 3)
-
-
-def _parked(recipient: str, state: str, outcome: Outcome) -> Parked:
-    return Parked(
-        recipient,
-        state,
-        str(outcome.reply),
-        uncertain=outcome.result is Result.UNCERTAIN,
-        attempts=0 if outcome.result is Result.UNREACHED else 1,
-        alone=outcome.alone,
-    )
 
 
 def _told(word: str, reply: Reply, outcome: Outcome | None) -> str:

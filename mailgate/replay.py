@@ -25,9 +25,9 @@ from mailgate.core.retry import delay
 from mailgate.core.rules import after_acceptance, decide
 from mailgate.core.scan import Scored, Unscored
 from mailgate.core.verdict import Action, Decision
-from mailgate.ports import Claimed, Scanner, Settlement, Spool, SpoolError, Telemetry, Upstream, Valve
+from mailgate.ports import DOT_PATIENCE, Claimed, Scanner, Settlement, Spool, SpoolError, Telemetry, Upstream, Valve
 
-_AHEAD = 25  # messages claimed at once for each that is sent at a time: they share commits
+_AHEAD = 8  # messages claimed at once for each that is sent at a time: they share commits
 _TROUBLE_AGAIN = 60.0  # seconds until a message is tried again whose replay failed for a reason of ours
 _SETTLE_AGAIN = 1.0  # seconds between two tries to write down what became of a message
 _LOOK_AGAIN = 1.0  # seconds; what another process made due is noticed after that
@@ -91,9 +91,19 @@ class Replay:
                 if settlements:  # written down while the next ones are sent, many in one commit
                     group.create_task(self._settle(claimed, settlements, scanned))
 
+        async def give_back() -> None:
+            """When nothing may be sent any more, what has not been sent is at once not claimed any more."""
+            while True:
+                while queue and not self._may():
+                    claimed = queue.pop()
+                    group.create_task(self._settle(claimed, _later(claimed, time.time()), ""))
+                self._changed.clear()
+                await self._changed.wait()
+
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.config.replay.concurrency, len(batch))):
-                group.create_task(work())
+            giving = group.create_task(give_back())
+            await asyncio.gather(*(work() for _ in range(min(self.config.replay.concurrency, len(batch)))))
+            giving.cancel()
         return len(batch)
 
     async def _claim(self, most: int) -> list[Claimed]:
@@ -134,7 +144,6 @@ class Replay:
         message = await self._spool.load(claimed.id)
         if message is None:
             return [], ""  # set aside and reported by the spool
-        await self._pace()
         found, scanned = scan.read(claimed.facts.scan), ""
         if isinstance(found, Unscored):
             if self._scanner.available:
@@ -146,6 +155,8 @@ class Replay:
                 return settlements, scanned
         if isinstance(found, Scored):
             message = self._stamped(claimed, message, found)
+        if not await self._paced():
+            return _later(claimed, time.time()), scanned
         settlements = await self._sent(claimed, message)
         self._tell(claimed, settlements, found)
         return settlements, scanned
@@ -188,11 +199,13 @@ class Replay:
             for number, attempts, outcome in zip(claimed.numbers, claimed.attempts, outcomes, strict=True)
         ]
 
-    async def _pace(self) -> None:
+    async def _paced(self) -> bool:
+        """Wait for this message's turn at `replay.rate`. False if by then it may not be sent any more."""
         if self.config.replay.rate:
-            now = time.monotonic()
-            self._next_start = max(now, self._next_start + 1 / self.config.replay.rate)
-            await asyncio.sleep(self._next_start - now)
+            turn = self._next_start = max(time.monotonic(), self._next_start + 1 / self.config.replay.rate)
+            while self._may() and (left := turn - time.monotonic()) > 0:  # noqa: ASYNC110  three things can end it
+                await asyncio.sleep(min(left, _LOOK_AGAIN / 4))
+        return self._may()
 
     async def _deliver(self, claimed: Claimed, message: Message) -> Sequence[Outcome]:
         if not claimed.alone:
@@ -204,7 +217,7 @@ class Replay:
 
     async def _send(self, envelope: Envelope, message: Message) -> tuple[Outcome, ...]:
         mailman = self.config.mailman
-        patience = mailman.connect_timeout + mailman.reply_timeout * (len(envelope.recipients) + 4)
+        patience = mailman.connect_timeout + mailman.reply_timeout * (len(envelope.recipients) + 4 + DOT_PATIENCE)
         deadline = asyncio.get_running_loop().time() + patience
         return await self._upstream.deliver(envelope, message, deadline, background=True)
 

@@ -6,6 +6,7 @@ with its name, from the constructor; a request that fails is answered 500 and sa
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import threading
@@ -59,7 +60,7 @@ class _Server(ThreadingMixIn, HTTPServer):
     def __init__(self, endpoint: Endpoint, handler: type[BaseHTTPRequestHandler]) -> None:
         if endpoint.path:
             self.address_family = socket.AF_UNIX
-            Path(endpoint.path).unlink(missing_ok=True)
+            _clear(endpoint.path)
         elif ":" in endpoint.host:
             self.address_family = socket.AF_INET6
         self._slots = threading.BoundedSemaphore(_AT_ONCE)
@@ -83,6 +84,18 @@ class _Server(ThreadingMixIn, HTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hung up is its own affair; our own trouble is answered and said by the handler."""
+
+
+def _clear(path: str) -> None:
+    """Remove the socket that a dead process left; raises OSError if a living one listens there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            Path(path).unlink(missing_ok=True)
+            return
+    raise OSError(errno.EADDRINUSE, "another process listens there")
 
 
 def _handler(pages: Mapping[str, Page], telemetry: Telemetry) -> type[BaseHTTPRequestHandler]:

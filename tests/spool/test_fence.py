@@ -250,8 +250,10 @@ async def test_somebody_elses_database(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "spool.db")
     connection.execute("CREATE TABLE users (name TEXT)")
     connection.close()
+    before = (tmp_path / "spool.db").read_bytes()
     with pytest.raises(SpoolError, match="this database is not a spool: it has other tables"):
         await Store(config(tmp_path), HOST, Recorder()).open()
+    assert (tmp_path / "spool.db").read_bytes() == before
 
 
 async def test_places_where_no_spool_can_be(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class Transaction:
     message: Message
     deadline: float
     reply_timeout: float
+    dot_timeout: float
     trouble: str = ""
     lost: bool = False
     _stage: str = "MAIL"
@@ -219,7 +220,8 @@ class Transaction:
     # waiting
 
     def _in_time(self) -> float:
-        return min(self.deadline, asyncio.get_running_loop().time() + self.reply_timeout)
+        wait = self.dot_timeout if self._dot_sent else self.reply_timeout
+        return min(self.deadline, asyncio.get_running_loop().time() + wait)
 
     async def _reply(self) -> Reply:
         return await self.connection.reply(self._in_time())

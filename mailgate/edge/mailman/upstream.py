@@ -21,7 +21,7 @@ from mailgate.core.outcome import Outcome, Result
 from mailgate.core.triage import all_alike, silence
 from mailgate.edge.mailman.connection import Broken, Connection, open_connection
 from mailgate.edge.mailman.transaction import Stale, Transaction
-from mailgate.ports import Telemetry
+from mailgate.ports import DOT_PATIENCE, Telemetry
 
 _IDLE = 60.0  # seconds a free connection is kept; Mailman's server closes them after 300
 
@@ -79,7 +79,7 @@ class Mailman:
         except Broken as error:
             return all_alike(Result.UNREACHED, silence(str(error)), count)
         try:
-            return await self._attempt(envelope, message, deadline)
+            return await self._attempt(envelope, message, deadline, DOT_PATIENCE if background else 1)
         except Broken as error:
             self._down(str(error))
             return all_alike(Result.UNREACHED, silence(str(error)), count)
@@ -101,10 +101,13 @@ class Mailman:
         while self._free:
             self._free.pop().close()
 
-    async def _attempt(self, envelope: Envelope, message: Message, deadline: float) -> tuple[Outcome, ...]:
+    async def _attempt(
+        self, envelope: Envelope, message: Message, deadline: float, patience: int
+    ) -> tuple[Outcome, ...]:
         while True:
             connection = await self._take(deadline)
-            transaction = Transaction(connection, envelope, message, deadline, self.config.reply_timeout)
+            wait = self.config.reply_timeout
+            transaction = Transaction(connection, envelope, message, deadline, wait, wait * patience)
             try:
                 outcomes = await transaction.run()
             except Stale:

@@ -3,6 +3,14 @@
 The daemon opens it to serve (exclusive lock, made if it is missing); operator verbs open it beside the daemon.
 All that is written goes through BEGIN IMMEDIATE, so what a transaction has read stays true until it commits.
 Fails with SpoolError in clear words: missing directory, no permission, not a database, a newer schema, in use.
+
+After a COMMIT that failed (an fsync error, say) the connection stays open and something is written at once. The
+frames of the failed transaction, its commit mark included, may stand in the write-ahead log; SQLite has only not
+advanced its index over them. If the process died now, whoever opens the file next would rebuild the index from the
+log and so bring back what its sender was told we do not have. The next transaction is written over the same place,
+and the checksums of the log are chained: whatever frames stay behind it no longer fit. That holds even if the second
+commit fails as well. It is also why a later fsync may be believed: Linux forgets pages whose write failed, but these
+have been written again, and pages before them had been synced.
 """
 
 from __future__ import annotations
@@ -10,15 +18,17 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from mailgate.edge.spool import place, schema
+from mailgate.edge.spool import control, place, schema
 from mailgate.edge.spool.errors import SpoolAbsent, SpoolBusy, code, said, translated, translating
 from mailgate.ports import SpoolError, SpoolFull
 
@@ -74,18 +84,28 @@ class Database:
         if not self.path.exists():
             # Before SQLite has it open: closing any other handle of the file later would drop SQLite's locks on it.
             os.close(place.create(self.path))
+        self._check_tables()
         self._mark = place.fingerprint(self.path, hostname)
         self.writing = self._engine(_begin_writing, pool_size=1)
         self.reading = self._engine(_begin_reading, pool_size=READERS)
         try:
             self.created = self._prepare(serve=serve)
         except SpoolError as error:
-            cause = error.__cause__
-            if cause is not None and code(cause) == "SQLITE_NOTADB":
-                raise SpoolError(f"{self.path}: not a database: {said(cause)}") from cause
-            raise type(error)(f"{self.path}: {error}") from cause
+            raise type(error)(f"{self.path}: {error}") from error.__cause__
         place.sync_directory(self.path.parent)
         self._identity = self._seen()
+
+    def _check_tables(self) -> None:
+        """Before anything is changed in it, and be it the kind of its log."""
+        with translating("opening"), closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT)) as connection:
+            try:
+                names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            except sqlite3.DatabaseError as error:
+                if code(error) == "SQLITE_NOTADB":
+                    raise SpoolError(f"{self.path}: not a database: {said(error)}") from error
+                raise
+        if names and "meta" not in names:
+            raise SpoolError(f"{self.path}: this database is not a spool: it has other tables")
 
     def _prepare(self, *, serve: bool) -> bool:
         first = {"owner": json.dumps(self._mark), "instance": secrets.token_hex(8)}
@@ -141,13 +161,13 @@ class Database:
 
     def _write(self, job: Callable[[Connection], T], doing: str) -> T:
         with translating(doing), self.writing.connect() as connection:
-            transaction = connection.begin()
+            connection.begin()
             try:
                 result = job(connection)
-                transaction.commit()
             except BaseException:
                 roll_back(connection)
                 raise
+            commit(connection)
             return result
 
     def read(self, job: Callable[[Connection], T], doing: str = "reading") -> T:
@@ -174,6 +194,22 @@ class Database:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def commit(connection: Connection) -> None:
+    """Commit. If that fails it is rolled back and made worthless (see the head of this file), and raised."""
+    transaction = connection.get_transaction()
+    assert transaction is not None
+    try:
+        transaction.commit()
+    except BaseException:
+        roll_back(connection)
+        with suppress(Exception):  # even failing it has done its work, and the first failure is what is told
+            connection.begin()
+            control.touch(connection)
+            connection.commit()
+        roll_back(connection)
+        raise
 
 
 def roll_back(connection: Connection) -> None:

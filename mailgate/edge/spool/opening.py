@@ -69,5 +69,5 @@ def begin(
 ) -> Serving:
     """Start the threads. `on_commit` and `on_trouble`: see `Writer`."""
     relief = place.Ballast(database.path).give_up
-    writer = Writer(database.writing, control.touch, relief, on_commit, on_trouble)
+    writer = Writer(database.writing, relief, on_commit, on_trouble)
     return Serving(database, writer, Work(database, config), ThreadPoolExecutor(READERS, "spool-reader"))

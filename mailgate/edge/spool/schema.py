@@ -119,17 +119,14 @@ class Outdated(SpoolError):
 def prepare(connection: Connection, first: dict[str, str], *, forward: bool) -> bool:
     """Make the tables in an empty file, with `first` in `meta`, or if `forward` bring an older spool forward.
 
-    True if they were made. Raises SpoolError for a newer version and for a database that is no spool.
+    True if they were made. Raises SpoolError for a newer version.
     """
-    present = set(inspect(connection).get_table_names())
     newest = len(STEPS) + 1
-    if not present:
+    if not inspect(connection).has_table("meta"):
         metadata.create_all(connection)
         rows = [{"key": key, "value": value} for key, value in (first | {"version": str(newest)}).items()]
         connection.execute(insert(meta), rows)
         return True
-    if "meta" not in present:
-        raise SpoolError("this database is not a spool: it has other tables")
     found = connection.scalar(select(meta.c.value).where(meta.c.key == "version")) or ""
     if not found.isdecimal() or int(found) < 1:
         raise SpoolError(f"this database is not a spool: its version is {found!r}")

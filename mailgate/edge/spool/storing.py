@@ -123,7 +123,7 @@ def _recipient_row(deposit: Deposit, number: int, parked: Parked) -> dict[str, A
         "attempts": parked.attempts,
         "received": deposit.now,
         "since": deposit.now,
-        "next_attempt": deposit.now,
+        "next_attempt": parked.next_attempt or deposit.now,
         "last_attempt": deposit.now if parked.attempts else None,
         "reply": text(parked.reply),
         "lease": "",

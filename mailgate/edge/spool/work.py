@@ -21,10 +21,11 @@ GIVEN_BACK = 2048  # pages in one transaction
 
 
 class Work:
-    """Pairs of an operation and its argument's meaning:
+    """The operations, by what they take:
 
-    `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (content stays) Verdicts ·
-    `set_aside` (id, reason) · `expire` now · `purge` the time before which history is forgotten · `shrink` nothing.
+    `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
+    Verdicts · `set_aside` (id, reason) · `expire` now · `purge` the time before which history is forgotten ·
+    `shrink` None.
     `shunned` are messages that are not claimed.
     """
 

@@ -4,14 +4,6 @@ Promises: a job's caller hears of success only after the commit that holds it ha
 others of its batch are done again without it; a caller that has given up leaves nothing behind (a job not begun is
 never begun, one that was just being committed is undone by the very next transaction).
 Fails with SpoolError, SpoolFull or SpoolDamaged to the job's caller; `on_trouble` is told of what has no caller.
-
-After a COMMIT that failed (an fsync error, say) the connection stays open and something is written at once. The
-frames of the failed transaction, its commit mark included, may stand in the write-ahead log; SQLite has only not
-advanced its index over them. Closing the last connection now and opening again would rebuild the index from the
-log and so bring back what its sender was told we do not have. The next transaction is written over the same place,
-and the checksums of the log are chained: whatever frames stay behind it no longer fit. That holds even if the second
-commit fails as well. It is also why a later fsync may be believed: Linux forgets pages whose write failed, but these
-have been written again, and pages before them had been synced.
 """
 
 from __future__ import annotations
@@ -28,7 +20,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from mailgate.edge.spool.database import roll_back
+from mailgate.edge.spool.database import commit, roll_back
 from mailgate.edge.spool.errors import is_full, translated
 from mailgate.ports import SpoolError
 
@@ -79,16 +71,14 @@ class Writer:
     def __init__(
         self,
         engine: Engine,
-        touch: Callable[[Connection], None],
         relief: Callable[[], bool],
         on_commit: Callable[[float], None],
         on_trouble: Callable[[str], None],
     ) -> None:
-        """`touch` writes something of no meaning. `relief` makes room on a full disk, False if it can't.
-        `on_commit` gets the seconds of each commit, `on_trouble` words; both are called in the writer's thread.
+        """`relief` makes room on a full disk, False if it can't. `on_commit` gets the seconds of each commit,
+        `on_trouble` words; both are called in the writer's thread.
         """
         self._engine = engine
-        self._touch = touch
         self._relief = relief
         self._on_commit = on_commit
         self._on_trouble = on_trouble
@@ -188,7 +178,7 @@ class Writer:
     def _transact(self, connection: Connection, batch: Sequence[_Job]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         try:
-            transaction = connection.begin()
+            connection.begin()
         except Exception as error:
             roll_back(connection)
             raise _AllFail from error
@@ -202,23 +192,11 @@ class Writer:
             raise
         began = time.perf_counter()
         try:
-            transaction.commit()
+            commit(connection)
         except Exception as error:
-            self._write_over(connection)
             raise _AllFail from error
         _tell(self._on_commit, time.perf_counter() - began)
         return outcomes
-
-    def _write_over(self, connection: Connection) -> None:
-        """Make a failed commit's frames in the log worthless: see the head of this file."""
-        roll_back(connection)
-        try:
-            with connection.begin():
-                self._touch(connection)
-        except Exception as error:  # noqa: BLE001 - it has done its work all the same
-            roll_back(connection)
-            if not is_full(error):  # else the caller is about to be told
-                _tell(self._on_trouble, str(translated(error, "writing over a failed commit")))
 
     def _answer(self, outcomes: Sequence[Outcome]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
