@@ -27,7 +27,7 @@ class _Shared:
         self._undo.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _shared() -> Iterator[_Shared]:
     shared = _Shared()
     yield shared
