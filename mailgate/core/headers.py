@@ -21,7 +21,8 @@ _FORGED = frozenset(
 _OURS = b"x-mailgate-"
 _RESULTS = b"authentication-results"
 # 16 characters up to Exim 4.96, 23 from 4.97 on.
-_EXIM_ID = re.compile(rb"\bid ([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4}))\b")
+_EXIM_ID = r"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})"
+_ID_IN_RECEIVED = re.compile(rb"\bid (%s)\b" % _EXIM_ID.encode())
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SUSPECT = re.compile(rb"\A[ \t]|^(?:x-spam-|x-mailgate-|authentication-results)", re.IGNORECASE | re.MULTILINE)
 _FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
@@ -48,7 +49,23 @@ def hops(head: bytes) -> int:
 def first(head: bytes, name: bytes) -> bytes:
     """The unfolded value of the first field of that name, b"" if there is none."""
     found = _named(name).search(head)
-    return found[1].replace(b"\r\n", b"").strip() if found else b""
+    return _unfolded(found) if found else b""
+
+
+def last(head: bytes, name: bytes) -> bytes:
+    """The same of the last field of that name."""
+    found = list(_named(name).finditer(head))
+    return _unfolded(found[-1]) if found else b""
+
+
+def replaced(head: bytes, name: bytes, by: bytes) -> bytes:
+    """The header block with the whole fields `by` in the place of the first field of that name."""
+    found = _named(name).search(head)
+    return head[: found.start()] + by + head[found.end() + 1 :] if found else head
+
+
+def _unfolded(found: re.Match[bytes]) -> bytes:
+    return found[1].replace(b"\r\n", b"").strip()
 
 
 @lru_cache(maxsize=16)
@@ -61,8 +78,13 @@ def exim_id(head: bytes) -> str:
 
     The last one counts: Exim writes HELO and reverse-path, which a stranger chose, in front of its own id.
     """
-    found = _EXIM_ID.findall(first(head, b"received"))
+    found = _ID_IN_RECEIVED.findall(first(head, b"received"))
     return found[-1].decode("ascii") if found else ""
+
+
+def is_exim_id(text: str) -> bool:
+    """May this be a message id of Exim's?"""
+    return re.fullmatch(_EXIM_ID, text) is not None
 
 
 def authserv_id(raw: bytes) -> bytes:
