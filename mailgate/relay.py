@@ -13,23 +13,45 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from mailgate.config import Config
-from mailgate.core import answer, headers
-from mailgate.core.envelope import Envelope, Peer, printable
-from mailgate.core.facts import of_message
+from mailgate.core import answer, headers, origin, scan, spam, spam_fields
+from mailgate.core.envelope import Client, Envelope, Peer, printable
+from mailgate.core.facts import MessageFacts, of_message
 from mailgate.core.ids import gate_id
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome, Result
 from mailgate.core.reply import Reply
 from mailgate.core.retry import delay
-from mailgate.core.rules import decide
+from mailgate.core.rules import UNSCORED, after_acceptance, decide
+from mailgate.core.scan import Scored, Skipped, Unscored
 from mailgate.core.triage import all_alike, silence
 from mailgate.core.verdict import Action, Decision
-from mailgate.ports import Facts, Parked, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
+from mailgate.ports import (
+    Facts,
+    Parked,
+    Scanner,
+    Spool,
+    SpoolError,
+    SpoolFull,
+    Telemetry,
+    Upstream,
+    Valve,
+)
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
+_NOTHING_SEEN = MessageFacts(hops=0, bounded=False)
+_NOBODY_KNOWN = Client()
+_NOTHING_KEPT = Facts()
+_WORST_FIRST = (
+    answer.DEFERRED,
+    answer.REJECTED,
+    answer.DISCARDED,
+    answer.HELD,
+    answer.SPOOLED,
+    answer.DELIVERED,
+)
 
 
 def new_gate_id() -> str:
@@ -39,7 +61,9 @@ def new_gate_id() -> str:
 
 @dataclass(slots=True)
 class _Case:
-    """One message on its way: what every step needs to know; `message` and `facts` are filled in as it goes."""
+    """One message on its way: what every step needs to know. What stands below `deadline` is filled in as it goes;
+    `facts` are judged by, `kept` go with it into the spool.
+    """
 
     id: str
     peer: Peer
@@ -47,7 +71,9 @@ class _Case:
     message: Message
     arrived: float  # seconds since the epoch
     deadline: float  # of the loop's clock
-    facts: Facts = field(default_factory=Facts)
+    facts: MessageFacts = _NOTHING_SEEN
+    client: Client = _NOBODY_KNOWN
+    kept: Facts = _NOTHING_KEPT
 
 
 class Relay:
@@ -56,6 +82,7 @@ class Relay:
     def __init__(
         self,
         config: Config,
+        scanner: Scanner,
         upstream: Upstream,
         spool: Spool,
         valve: Valve,
@@ -63,6 +90,7 @@ class Relay:
         new_id: Callable[[], str] = new_gate_id,
     ) -> None:
         self.config = config
+        self._scanner = scanner
         self._upstream = upstream
         self._spool = spool
         self._valve = valve
@@ -103,46 +131,104 @@ class Relay:
         return tuple(said[recipient][1] for recipient in envelope.recipients)
 
     async def _story(self, case: _Case) -> dict[str, tuple[str, Reply]]:
-        case.facts = _remembered(case.message)
         self._telemetry.observe("message_bytes", case.message.size)
-        decision = decide(of_message(case.message))
+        self._look(case)
+        policy = self.config.for_rules
+        decision = decide(case.facts, policy)
+        if decision.action is Action.ACCEPT:  # as far as that costs nothing to know
+            await self._scan(case)
+            decision = decide(case.facts, policy)
+        decision = after_acceptance(decision, policy)
         self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.name.lower())
         for reason in decision.reasons:
             self._telemetry.count("reasons", reason=reason)
         if decision.action in {Action.REJECT, Action.DEFER}:
             return self._turned_away(case, decision)
-        case.message = self._stamped(case)
+        if decision.action is Action.DISCARD:
+            return self._discarded(case, decision)
+        self._stamp(case)
         if decision.action is Action.HOLD:
             return await self._held(case, decision)
         outcomes = await self._deliver(case)
         said = await self._answer(case, outcomes)
-        self._tell(case, said, outcomes)
+        self._tell(case, said, outcomes, decision.reasons)
         return said
 
-    # judge
+    # look: what costs nothing to know
+
+    def _look(self, case: _Case) -> None:
+        case.facts = of_message(case.message, case.envelope.recipients)
+        if not case.message.bounded:
+            return
+        head = case.message.head
+        source = origin.origin(head)
+        case.client = source.client
+        message_id = headers.first(head, b"message-id").decode("utf-8", "replace")
+        case.kept = Facts(
+            exim_id=source.exim_id or headers.exim_id(head),
+            message_id=printable(message_id)[:250],
+            client=origin.written(source.client),
+        )
+        case.message = Message(headers.cut(head, self.config.hostname), case.message.body)
+        self._telemetry.count("origin", source="header" if source.client.ip else "unknown")
+
+    # scan
+
+    async def _scan(self, case: _Case) -> None:
+        policy, client = self.config.spam.policy, case.client
+        skipped = spam.skipped(policy, case.message.size, client.ip, case.envelope.recipients)
+        found = skipped or await self._ask(case)
+        case.facts = replace(case.facts, scan=found)
+        if isinstance(found, Skipped):
+            self._telemetry.count("spam_scans", result="skipped", server="")
+        elif isinstance(found, Unscored):
+            case.kept = replace(case.kept, scan=scan.written(found))
+            self._telemetry.count("unscored", reason=found.reason)
+            failed = {"text": scan.ALL_FAILED, "reason": found.reason, "cause": found.detail}
+            self._telemetry.event("spam.unscored", _named(case) | failed, level="warning")
+
+    async def _ask(self, case: _Case) -> Scored | Unscored:
+        started = asyncio.get_running_loop().time()
+        # Half of what the spool leaves at most: the other half is for Mailman.
+        left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
+        deadline = started + min(self.config.spam.timeout, left)
+        try:
+            async with asyncio.timeout_at(deadline + _GRACE):
+                return await self._scanner.scan(case.envelope, case.message, case.client, deadline, case.id)
+        except TimeoutError:
+            return Unscored("timeout", "the scan did not end in time")
+
+    # settle
 
     def _turned_away(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
         reply = answer.refused(case.id, decision.reply) if decision.reply else answer.trouble(case.id)
         word = answer.REJECTED if decision.action is Action.REJECT else answer.DEFERRED
         said = dict.fromkeys(case.envelope.recipients, (word, reply))
-        self._tell(case, said, {}, reasons=decision.reasons)
+        self._tell(case, said, {}, decision.reasons)
+        return said
+
+    def _discarded(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+        said = dict.fromkeys(case.envelope.recipients, (answer.DISCARDED, answer.discarded(case.id)))
+        self._tell(case, said, {}, decision.reasons)
         return said
 
     async def _held(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
-        why = ", ".join(decision.reasons)
+        why = spam.AWAITS_SCORE if decision.reasons[0] == UNSCORED else spam.why_held(decision.reasons, case.facts.scan)
         refusal = await self._park(case, [Parked(r, "held", why) for r in case.envelope.recipients])
         word, reply = (answer.DEFERRED, refusal) if refusal else (answer.HELD, answer.held(case.id))
         said = dict.fromkeys(case.envelope.recipients, (word, reply))
-        self._tell(case, said, {}, reasons=decision.reasons)
+        self._tell(case, said, {}, decision.reasons)
         return said
 
-    # stamp
+    # stamp: forged fields were cut when it was looked at
 
-    def _stamped(self, case: _Case) -> Message:
-        hostname = self.config.hostname
-        ours = headers.received(case.envelope, case.peer, hostname, case.id, case.arrived)
+    def _stamp(self, case: _Case) -> None:
+        ours = headers.received(case.envelope, case.peer, self.config.hostname, case.id, case.arrived)
+        if case.facts.scan:
+            limits = spam.thresholds(self.config.spam.policy, case.envelope.recipients)
+            ours += spam_fields.fields(case.facts.scan, limits)
         ours += headers.field("X-Mailgate-Id", case.id)
-        return Message(ours + headers.cut(case.message.head, hostname), case.message.body)
+        case.message = Message(ours + case.message.head, case.message.body)
 
     # deliver
 
@@ -192,7 +278,7 @@ class Relay:
         left = max(case.deadline - started, _GRACE)
         try:
             async with asyncio.timeout(left + _GRACE):
-                await self._spool.store(case.id, case.envelope, case.message, parked, case.facts, case.arrived, left)
+                await self._spool.store(case.id, case.envelope, case.message, parked, case.kept, case.arrived, left)
         except SpoolFull as error:
             self._telemetry.event("spool.full", {"id": case.id, "cause": str(error)}, level="error")
             return answer.no_space(case.id)
@@ -214,31 +300,28 @@ class Relay:
     ) -> None:
         """The one line that a message leaves in the log; its name is the worst that befell a recipient."""
         words = {word for word, _ in said.values()}
-        order = (answer.DEFERRED, answer.REJECTED, answer.HELD, answer.SPOOLED, answer.DELIVERED)
-        worst = next(word for word in order if word in words)
+        worst = next(word for word in _WORST_FIRST if word in words)
         calm = worst in {answer.DELIVERED, answer.HELD}
         self._telemetry.event(
             f"message.{worst}",
-            {
-                "id": case.id,
-                "exim_id": case.facts.exim_id,
-                "message_id": case.facts.message_id,
+            _named(case)
+            | {
                 "door": case.peer.door,
                 "peer": case.peer.address,
+                "client": case.client.ip,
                 "sender": printable(case.envelope.sender),
                 "recipients": {printable(r): _told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()},
                 "bytes": case.message.size,
                 "reasons": list(reasons),
-            },
+            }
+            | scan.told(case.facts.scan),
             level="info" if calm else "warning",
         )
 
 
-def _remembered(message: Message) -> Facts:
-    if not message.bounded:
-        return Facts()
-    message_id = headers.first(message.head, b"message-id").decode("utf-8", "replace")
-    return Facts(exim_id=headers.exim_id(message.head), message_id=printable(message_id)[:250])
+def _named(case: _Case) -> dict[str, object]:
+    """The ids by which a message is found again."""
+    return {"id": case.id, "exim_id": case.kept.exim_id, "message_id": case.kept.message_id}
 
 
 def _reserve(budget: float) -> float:

@@ -20,11 +20,12 @@ MAY_IMPORT = {
     "version": set[str](),
     "core": {"core"},
     "ports": {"core"},
-    "config": {"core"},
+    "config": {"core", "config"},
+    "scanner": {"core", "ports"},
     "relay": {"core", "ports", "config"},
     "replay": {"core", "ports", "config"},
     "edge": {"core", "ports", "config", "version"},
-    "daemon": {"core", "ports", "config", "relay", "replay", "edge", "version"},
+    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "edge", "version"},
     "cli": {"core", "ports", "config", "relay", "replay", "edge", "daemon", "cli", "version"},
     "__main__": {"cli"},
 }
@@ -35,10 +36,12 @@ EDGES_OF_CLI = {"spool", "mailman", "log"}
 
 # One third-party library, one door.
 DOORS = {
+    "aiohttp": "mailgate/edge/rspamd.py",
     "aiosmtpd": "mailgate/edge/listener/",
+    "aiospamc": "mailgate/edge/spamd.py",
     "sqlalchemy": "mailgate/edge/spool/",
     "prometheus_client": "mailgate/edge/telemetry.py",
-    "pydantic": "mailgate/config.py",
+    "pydantic": "mailgate/config/",
     "typer": "mailgate/cli/",
     "rich": "mailgate/cli/",
 }
