@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mailgate.core.envelope import Client as Client  # noqa: PLC0414  a part of the Scanner's port
 from mailgate.core.envelope import Envelope
+from mailgate.core.fate import Fate
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome
 from mailgate.core.scan import Scored, Unscored
@@ -60,6 +61,19 @@ class Facts:
     message_id: str = ""
     client: str = ""
     scan: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What the ledger keeps of a message that goes on without the score that it should have: `facts.scan` says why it
+    has none. `size` in octets, `received` in seconds since the epoch.
+    """
+
+    id: str
+    envelope: Envelope
+    size: int
+    facts: Facts
+    received: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +140,35 @@ class Upstream(Protocol):
         ...
 
 
+class Entry(Protocol):
+    """A post in the ledger."""
+
+    async def became(self, fates: Mapping[str, Fate]) -> None:
+        """What became of it, by recipient. Waits for the entry (not for this word) to be on disk, but not for long."""
+        ...
+
+
+class Ledger(Protocol):
+    """Which posts went on without the score that they should have. Nothing here fails, or keeps mail for long."""
+
+    def passing(self, post: Post) -> Entry:
+        """Write down that this post is about to be handed to the next hop. Does not wait."""
+        ...
+
+    def scored(self) -> None:
+        """A message got its score."""
+        ...
+
+
 class Spool(Protocol):
-    """Messages on disk. What a call has returned from is synced; what it raised SpoolError for is not there."""
+    """Messages on disk. What a call has returned from is synced; what it raised SpoolError for is not there. What is
+    stored with a `Facts.scan` that is no score is in the ledger with the same commit.
+    """
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger that lies in it."""
+        ...
 
     async def store(
         self,
@@ -160,9 +201,9 @@ class Spool(Protocol):
         """The octets of a message; None if they are not what was stored (the message has then been set aside)."""
         ...
 
-    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scan: str = "") -> None:
-        """Write down what became of claimed recipients, and give the lease back; and `scan` into the message's facts,
-        unless it is "".
+    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scanned: str = "") -> None:
+        """Write down what became of claimed recipients, and give the lease back; and `scanned` into the message's
+        facts, unless it is "". One that is no score says that they were tried without one, which the ledger keeps.
         """
         ...
 

@@ -19,6 +19,7 @@ from mailgate.config import Config
 from mailgate.core import answer, headers, origin, scan, spam, spam_fields
 from mailgate.core.envelope import Client, Envelope, Peer, printable
 from mailgate.core.facts import MessageFacts, of_message
+from mailgate.core.fate import fate
 from mailgate.core.ids import gate_id
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome, Result
@@ -29,8 +30,10 @@ from mailgate.core.scan import Scored, Skipped, Unscored
 from mailgate.core.triage import all_alike, silence
 from mailgate.core.verdict import Action, Decision
 from mailgate.ports import (
+    Entry,
     Facts,
     Parked,
+    Post,
     Scanner,
     Spool,
     SpoolError,
@@ -62,7 +65,7 @@ def new_gate_id() -> str:
 @dataclass(slots=True)
 class _Case:
     """One message on its way: what every step needs to know. What stands below `deadline` is filled in as it goes;
-    `facts` are judged by, `kept` go with it into the spool.
+    `facts` are judged by, `kept` go with it into the spool, `entry` is its place in the ledger if it has no score.
     """
 
     id: str
@@ -74,6 +77,7 @@ class _Case:
     facts: MessageFacts = _NOTHING_SEEN
     client: Client = _NOBODY_KNOWN
     kept: Facts = _NOTHING_KEPT
+    entry: Entry | None = None
 
 
 class Relay:
@@ -151,6 +155,8 @@ class Relay:
             return await self._held(case, decision)
         outcomes = await self._deliver(case)
         said = await self._answer(case, outcomes)
+        if case.entry:
+            await case.entry.became({r: fate(word, outcomes.get(r)) for r, (word, _) in said.items()})
         self._tell(case, said, outcomes, decision.reasons)
         return said
 
@@ -186,6 +192,8 @@ class Relay:
             self._telemetry.count("unscored", reason=found.reason)
             failed = {"text": scan.ALL_FAILED, "reason": found.reason, "cause": found.detail}
             self._telemetry.event("spam.unscored", _named(case) | failed, level="warning")
+        else:
+            self._spool.ledger.scored()
 
     async def _ask(self, case: _Case) -> Scored | Unscored:
         started = asyncio.get_running_loop().time()
@@ -237,6 +245,9 @@ class Relay:
         if self._valve.paused:
             paused = all_alike(Result.UNREACHED, silence(f"paused: {self._valve.paused}"), len(recipients))
             return dict(zip(recipients, paused, strict=True))
+        if isinstance(case.facts.scan, Unscored):
+            post = Post(case.id, case.envelope, case.message.size, case.kept, case.arrived)
+            case.entry = self._spool.ledger.passing(post)
         loop = asyncio.get_running_loop()
         started = loop.time()
         deadline = case.deadline - _reserve(self.config.relay.budget)

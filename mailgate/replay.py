@@ -148,7 +148,7 @@ class Replay:
         if isinstance(found, Unscored):
             if self._scanner.available:
                 found = await self._scan(claimed, message)
-                scanned = scan.written(found)
+            scanned = scan.written(found)
             settlements = self._judged(claimed, found)
             if settlements:
                 self._tell(claimed, settlements, found)

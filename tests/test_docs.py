@@ -14,8 +14,8 @@ from mailgate.edge.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]
-_VERB = re.compile(r"mailgate ((?:queue |spool )?[a-z-]+)\b")
-_NOT_VERBS = {"queue", "spool"}
+_VERB = re.compile(r"mailgate ((?:queue |spool |unscored )?[a-z-]+)\b")
+_NOT_VERBS = {"queue", "spool", "unscored"}
 
 
 def pages() -> str:

@@ -11,7 +11,7 @@ import typer
 
 import mailgate
 from mailgate import config as configuration
-from mailgate.cli import pause, queue_change, queue_look, spool
+from mailgate.cli import pause, queue_change, queue_look, spool, unscored
 from mailgate.cli.options import ConfigFile, read_config
 from mailgate.cli.output import FAILED, finish, say
 from mailgate.ports import SpoolError
@@ -79,6 +79,7 @@ app.add_typer(queue_look.app, name="queue")
 app.command()(pause.pause)
 app.command()(pause.resume)
 app.add_typer(spool.app, name="spool")
+app.add_typer(unscored.app, name="unscored")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,17 @@ def seconds(text: str) -> float:
         return units.seconds(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def moment(text: str, now: float) -> float:
+    """The time (seconds since 1970) that is meant by a duration, so long ago, or by a date with or without a time of
+    day, local unless it names its zone. Else a usage error that says how one is written.
+    """
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(text).timestamp()
+    with contextlib.suppress(ValueError):
+        return now - units.seconds(text)
+    raise typer.BadParameter(f"{text!r} is not a time: write it as in 90m, 2d, 2026-11-22 or 2026-11-22T03:10")
 
 
 def read_config(file: Path | None) -> tuple[Config, Path]:

@@ -123,6 +123,7 @@ class _Chosen:
     def __init__(self, store: Store, outcomes: Outcomes) -> None:
         self._store = store
         self._outcomes = outcomes
+        self.ledger = store.ledger
 
     async def claim(self, now: float, most: int) -> list[Claimed]:
         oldest = itertools.islice(self._outcomes.awaited.items(), most)
@@ -138,8 +139,8 @@ class _Chosen:
                 self._outcomes.tell(gate_id, number, "corrupt", "")
         return message
 
-    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scan: str = "") -> None:
-        await self._store.settle(gate_id, settlements, now, scan)
+    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scanned: str = "") -> None:
+        await self._store.settle(gate_id, settlements, now, scanned)
         for one in settlements:
             if one.tried:
                 waits = "uncertain" if one.uncertain else "deferred"

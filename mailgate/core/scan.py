@@ -11,6 +11,7 @@ from mailgate.core.envelope import printable
 
 ALL_FAILED = "all spamd servers failed"  # Exim's words, which alerts look for, whatever the engine
 MAX_REPORT = 16 * 1024  # characters of a scorer's report that are kept
+_MAX_DETAIL = 500  # the same of why there was none
 
 # "refused": nobody listens. "timeout": no answer in time. "closed": the connection ended before the answer did.
 # "garbage": an answer that makes no sense. "error": the scorer says that it could not. "unavailable": no server was
@@ -70,10 +71,11 @@ def told(scan: Scan | None) -> dict[str, object]:
 
 
 def written(scan: Scored | Unscored) -> str:
-    """The scan as text for the spool: "unscored:timeout", or "scored:" and the rest as JSON."""
+    """The scan as text for the spool: "unscored:timeout: no answer", or "scored:" and the rest as JSON."""
     if isinstance(scan, Scored):
         return "scored:" + json.dumps([scan.score, scan.required, scan.report, scan.server])
-    return f"unscored:{scan.reason}"
+    detail = f": {printable(scan.detail)[:_MAX_DETAIL]}" if scan.detail else ""
+    return f"unscored:{scan.reason}{detail}"
 
 
 def read(text: str) -> Scored | Unscored | None:
@@ -81,9 +83,10 @@ def read(text: str) -> Scored | Unscored | None:
     word, _, rest = text.partition(":")
     if word == "scored":
         return _scored(rest)
+    said, _, detail = rest.partition(": ")
     for reason in UNSCORED_REASONS:
-        if (word, rest) == ("unscored", reason):
-            return Unscored(reason, "")
+        if (word, said) == ("unscored", reason):
+            return Unscored(reason, detail)
     return None
 
 

@@ -12,6 +12,7 @@ VERBS = [
     "pause",
     "resume",
     *(f"spool {verb}" for verb in ("backup", "verify", "adopt")),
+    "unscored list",
 ]
 
 

@@ -15,6 +15,8 @@ from mailgate.core.outcome import Outcome, Result
 from mailgate.core.reply import Reply
 from mailgate.core.triage import all_alike
 from mailgate.edge.listener import Listener
+from mailgate.edge.spool.ledger import Ledger
+from mailgate.edge.spool.unscored import Note
 from mailgate.ports import Claimed, Parked, SpoolError, SpoolFull, Valve
 from mailgate.relay import Relay
 from mailgate.scanner import Scorers
@@ -54,12 +56,21 @@ class Upstream:
         return all_alike(self.result, TAKEN, len(envelope.recipients))
 
 
+async def _written(notes: Sequence[Note]) -> None:
+    """All is well with the ledger."""
+
+
+def _told(name: str, *, level: str = "error", **fields: object) -> None:
+    raise AssertionError(f"the ledger has trouble: {name} {fields}")
+
+
 @dataclass
 class Spool:
     """Takes everything, but for what `fault` does."""
 
     fault: Fault | None = None
     stored: list[Sequence[Parked]] = field(default_factory=list)
+    ledger: Ledger = field(default_factory=lambda: Ledger(_written, _told))
 
     async def store(self, *arguments: Any) -> None:
         if self.fault:

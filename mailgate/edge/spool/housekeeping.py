@@ -1,4 +1,5 @@
-"""What a spool needs every few seconds: lifetimes that are over, history that is old, space given back, the ballast.
+"""What a spool needs every few seconds: lifetimes that are over, history and ledger that are old, space given back, the
+ballast.
 
 All in small transactions, so that messages find their turn between them. What damage keeps from being done is said
 (`spool.trouble`), and the rest is done all the same.
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from mailgate.config import SpoolConfig
-from mailgate.edge.spool import place
+from mailgate.edge.spool import place, unscored
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.opening import Serving
 from mailgate.edge.spool.work import BATCH
@@ -24,6 +25,9 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 HISTORY = 86400.0  # seconds that settled messages are remembered
+LEDGER = 30 * 86400.0  # the same for posts in the ledger
+SHARE = 20 * 2**10  # octets of spool.max_bytes for which the ledger may have a post: by default it has up to a million
+FEWEST = 10_000  # posts that it may have in any case
 DEADLINE = 30.0  # seconds for one transaction
 MOST_SHRINKING = 20  # transactions in one go
 
@@ -67,12 +71,40 @@ async def tend(serving: Serving, config: SpoolConfig, now: float, tell: Tell) ->
             purged += some
             full = some == BATCH
     with _telling_damage(tell):
+        await _forget(serving, max(FEWEST, config.max_bytes // SHARE), now, tell)
+    with _telling_damage(tell):
         for _ in range(MOST_SHRINKING):
             if not await do(work.shrink, None):
                 break
     ballast = place.Ballast(serving.database.path)
     kept = await asyncio.get_running_loop().run_in_executor(serving.threads, ballast.take, config)
     return Tended(expired.total(), purged, kept)
+
+
+async def _forget(serving: Serving, most: int, now: float, tell: Tell) -> None:
+    """Keep the ledger within its bounds."""
+
+    async def forget(before: float | None, number: int) -> int:
+        """How many were forgotten, of so many that may be."""
+        forgotten = 0
+        while forgotten < number:
+            some = await serving.writer.do(serving.work.forget, (before, min(BATCH, number - forgotten)), DEADLINE)
+            forgotten += some
+            if not some:
+                break
+        return forgotten
+
+    def count() -> int:
+        return serving.database.read(unscored.count, "counting the ledger")
+
+    posts = await asyncio.get_running_loop().run_in_executor(serving.threads, count)
+    if not posts:
+        return
+    aged = await forget(now - LEDGER, posts)
+    crowded = await forget(None, posts - aged - most)
+    if aged or crowded:
+        level = "warning" if crowded else "info"
+        tell("ledger.forgotten", level=level, posts=aged + crowded, younger=crowded, kept=posts - aged - crowded)
 
 
 @contextmanager

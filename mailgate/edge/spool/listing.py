@@ -104,8 +104,8 @@ def _resolved(connection: Connection, text: str, most: int) -> list[str]:
     if connection.scalar(select(messages.c.id).where(messages.c.id == gate_id)):
         return [gate_id]
     fits = or_(
-        _like(messages.c.id, f"{gate_id}*"),
-        _like(messages.c.id, f"*{gate_id}"),
+        like(messages.c.id, f"{gate_id}*"),
+        like(messages.c.id, f"*{gate_id}"),
         messages.c.exim_id == text,
         messages.c.message_id.in_((text, f"<{text}>")),
     )
@@ -148,7 +148,7 @@ def of_message(selection: Selection) -> ColumnElement[bool]:
         ids = selection.ids
         wanted.append(or_(messages.c.id.in_(ids), messages.c.exim_id.in_(ids), messages.c.message_id.in_(ids)))
     if selection.sender is not None:
-        wanted.append(_like(messages.c.sender_text, selection.sender))
+        wanted.append(like(messages.c.sender_text, selection.sender))
     if selection.before is not None:
         wanted.append(messages.c.received < selection.before)
     if selection.after is not None:
@@ -161,7 +161,7 @@ def of_recipient(selection: Selection) -> ColumnElement[bool]:
     wanted: list[ColumnElement[bool]] = [true()]
     if selection.recipient:
         patterns = addresses.of_list(selection.recipient)
-        wanted.append(or_(*(_like(recipients.c.address_text, pattern) for pattern in patterns)))
+        wanted.append(or_(*(like(recipients.c.address_text, pattern) for pattern in patterns)))
     if selection.states:
         wanted.append(or_(false(), *(_in_state(state) for state in selection.states)))
     return and_(*wanted)
@@ -174,7 +174,8 @@ def _in_state(state: str) -> ColumnElement[bool]:
     return column == state
 
 
-def _like(column: ColumnElement[str], pattern: str) -> ColumnElement[bool]:
+def like(column: ColumnElement[str], pattern: str) -> ColumnElement[bool]:
+    """The column fits a pattern with * and ?, blind to case."""
     escaped = pattern.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
 

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mailgate.config import SpoolConfig
-from mailgate.edge.spool import control, place, upkeep
+from mailgate.edge.spool import control, place, unscored, upkeep
 from mailgate.edge.spool.database import READERS, Database
+from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.work import Work
 from mailgate.edge.spool.writer import Writer
 
@@ -20,13 +21,15 @@ from mailgate.edge.spool.writer import Writer
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What was found: `abandoned` are messages that a process which is gone was delivering, now marked uncertain;
-    `stuck` those of them where damage kept that from being written. `foreign`: see `control.foreign`.
+    `stuck` those of them where damage kept that from being written. `foreign`: see `control.foreign`. `unscored`: the
+    outage of the last post in the ledger, and when that came in.
     """
 
     created: bool
     abandoned: tuple[str, ...]
     stuck: tuple[str, ...]
     foreign: str
+    unscored: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,19 @@ def open_file(config: SpoolConfig, hostname: str) -> tuple[Database, Opened]:
     try:
         abandoned, stuck = upkeep.end_old_leases(database)
         foreign = database.read(lambda c: control.foreign(c, database.owner_mark))
+        last = _last(database)
         place.Ballast(database.path).take(config)
     except BaseException:
         database.close()
         raise
-    return database, Opened(database.created, tuple(abandoned), tuple(stuck), foreign)
+    return database, Opened(database.created, tuple(abandoned), tuple(stuck), foreign, last)
+
+
+def _last(database: Database) -> tuple[str, float] | None:
+    try:
+        return database.read(unscored.last)
+    except SpoolDamaged:  # of the ledger, which says so when it is written to; mail does not depend on it
+        return None
 
 
 def begin(

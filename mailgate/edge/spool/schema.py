@@ -96,6 +96,37 @@ recipients = Table(
     Index("recipients_queue", "state", "received", "message_id", "lease", "next_attempt", "uncertain"),
 )
 
+# The ledger: posts that went on, or are to, without the score that they should have. It outlives the messages.
+unscored = Table(
+    "unscored",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("outage", String(64), nullable=False),  # the id of its first post
+    Column("received", Double, nullable=False),
+    Column("sender", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("exim_id", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("reason", String(16), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("score", Double),  # that it came to in the spool
+    Index("unscored_by_outage", "outage", "received"),
+    Index("unscored_by_age", "received"),
+    sqlite_with_rowid=False,
+)
+
+unscored_recipients = Table(
+    "unscored_recipients",
+    metadata,
+    Column("post_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("address", LargeBinary, nullable=False),
+    Column("address_text", Text, nullable=False),
+    Column("fate", String(16), nullable=False),  # a word of core.fate
+    sqlite_with_rowid=False,
+)
+
 
 def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
     """The column, for a condition beside one on the message's id: SQLite would take the index on states instead and
@@ -104,12 +135,13 @@ def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
     return func.coalesce(column, "")
 
 
-def _with_scan(connection: Connection) -> None:
+def _with_scans(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE messages ADD COLUMN scan TEXT NOT NULL DEFAULT ''")
+    metadata.create_all(connection, [unscored, unscored_recipients])
 
 
 Step = Callable[[Connection], None]
-STEPS: tuple[Step, ...] = (_with_scan,)  # STEPS[n] brings version n + 1 to n + 2
+STEPS: tuple[Step, ...] = (_with_scans,)  # STEPS[n] brings version n + 1 to n + 2
 
 
 class Outdated(SpoolError):

@@ -18,18 +18,22 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from mailgate.config import SpoolConfig
+from mailgate.core import scan
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
+from mailgate.core.scan import Scored, Unscored
 from mailgate.edge.spool import content, control, leases, query
 from mailgate.edge.spool.control import Pause
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.housekeeping import Tended, tend
 from mailgate.edge.spool.leases import Those, Verdicts
+from mailgate.edge.spool.ledger import Ledger
 from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
 from mailgate.edge.spool.storing import Deposit
+from mailgate.edge.spool.unscored import Note
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
 
@@ -62,6 +66,7 @@ class Store:
         self._serving: Serving | None = None
         self._why = "the spool is not open"
         self._trouble = ""
+        self.ledger = Ledger(self._note, self._event)
 
     @property
     def opened(self) -> bool:
@@ -90,7 +95,7 @@ class Store:
             if not self._serving.database.replaced:
                 return None
             self._event("spool.replaced", cause=f"{self.config.path}: moved or deleted while in use, opening anew")
-            await self.close()
+            await self._let_go()
         opening = asyncio.get_running_loop().run_in_executor(None, open_file, self.config, self._hostname)
         try:
             async with asyncio.timeout(DEADLINE):
@@ -110,6 +115,8 @@ class Store:
             lambda words: self._event("spool.trouble", cause=words),
         )
         self._trouble = ""
+        if opened.unscored:
+            self.ledger.resume(*opened.unscored)
         self._event(
             "spool.opened",
             path=str(database.path),
@@ -124,6 +131,10 @@ class Store:
 
     async def close(self) -> None:
         """Finish what was submitted and let go of the file."""
+        await self.ledger.close(DEADLINE)
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         serving, self._serving, self._why = self._serving, None, "the spool is closed"
         if serving is not None:
             await asyncio.get_running_loop().run_in_executor(None, serving.close, DEADLINE)
@@ -141,7 +152,8 @@ class Store:
         """Keep the message: see `mailgate.ports.Spool.store`."""
         if not parked or any(one.state not in BEGINNINGS for one in parked):
             raise ValueError(f"{gate_id}: nobody to keep it for, or in a state in which nothing begins")
-        deposit = Deposit(gate_id, envelope, message, tuple(parked), facts, now, message.size)
+        outage = self.ledger.outage(gate_id) if isinstance(scan.read(facts.scan), Unscored) else ""
+        deposit = Deposit(gate_id, envelope, message, tuple(parked), facts, now, message.size, outage)
         await self._write(self._spool.work.store, deposit, timeout, deposit.size)
 
     async def claim(self, now: float, most: int) -> list[Claimed]:
@@ -209,12 +221,12 @@ class Store:
             await self._set_aside(gate_id, str(error))
             return None
 
-    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scan: str = "") -> None:
+    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scanned: str = "") -> None:
         """Write down what became of recipients: see `mailgate.ports.Spool.settle`. May be called again with the
         same after it raised; until it succeeds this process does not claim the message again. Where damage makes it
         impossible for good that is said (`spool.corrupt`), not raised.
         """
-        work, verdicts = self._spool.work, Verdicts(gate_id, tuple(settlements), now, scan)
+        work, verdicts = self._spool.work, Verdicts(gate_id, tuple(settlements), now, scanned)
         work.shunned.add(gate_id)
         try:
             await self._write(work.settle, verdicts)
@@ -226,6 +238,12 @@ class Store:
                 return
             self._event("spool.trouble", id=gate_id, cause="settled, but damage keeps the content from being removed")
         work.shunned.discard(gate_id)
+        if isinstance(scan.read(scanned), Scored):
+            self.ledger.scored()
+
+    async def _note(self, notes: Sequence[Note]) -> None:
+        spool = self._spool
+        await spool.writer.do(spool.work.note, notes, DEADLINE)
 
     async def _set_aside(self, gate_id: str, reason: str) -> None:
         work = self._spool.work

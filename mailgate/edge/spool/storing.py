@@ -41,7 +41,7 @@ _SPOOLED = select(func.sum(messages.c.size)).where(messages.c.settled.is_(None))
 
 @dataclass(frozen=True, slots=True)
 class Deposit:
-    """A message to be stored. `size` is that of the message."""
+    """A message to be stored. `size` is that of the message, `outage` the one in which it came in unscored."""
 
     gate_id: str
     envelope: Envelope
@@ -50,6 +50,7 @@ class Deposit:
     facts: Facts
     now: float
     size: int
+    outage: str = ""
 
 
 def text(value: str) -> str:
@@ -137,13 +138,9 @@ def remove_messages(connection: Connection, ids: Sequence[str]) -> None:
     connection.execute(delete(messages).where(messages.c.id.in_(ids)))
 
 
-def purge(connection: Connection, before: float, most: int) -> int:
-    """Forget up to `most` messages whose last recipient was settled before that time; how many."""
-    old = select(messages.c.id).where(messages.c.settled < before).limit(most)
-    ids = list(connection.scalars(old))
-    if ids:
-        remove_messages(connection, ids)
-    return len(ids)
+def history(connection: Connection, before: float, most: int) -> list[str]:
+    """The ids of up to `most` messages whose last recipient was settled before that time."""
+    return list(connection.scalars(select(messages.c.id).where(messages.c.settled < before).limit(most)))
 
 
 def remove_settled_content(connection: Connection, ids: Sequence[str], now: float) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, select, update
 
-from mailgate.edge.spool import content, control, leases, place
+from mailgate.edge.spool import content, control, leases, place, unscored
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolBusy, SpoolDamaged, translated, translating
 from mailgate.edge.spool.schema import CORRUPT, HELD, LIVE, messages, recipients, unindexed
@@ -64,7 +64,7 @@ def _end_leases(database: Database) -> tuple[list[str], list[str]]:
     if not ids:
         return [], []
     try:
-        database.write(lambda c: leases.abandon(c, database.run, ids))
+        database.write(lambda c: _abandon(c, database.run, ids))
     except SpoolDamaged:
         stuck = [gate_id for gate_id in ids if not _ended(database, gate_id)]
         return [gate_id for gate_id in ids if gate_id not in stuck], stuck
@@ -73,10 +73,15 @@ def _end_leases(database: Database) -> tuple[list[str], list[str]]:
 
 def _ended(database: Database, gate_id: str) -> bool:
     try:
-        database.write(lambda c: leases.abandon(c, database.run, [gate_id]))
+        database.write(lambda c: _abandon(c, database.run, [gate_id]))
     except SpoolDamaged:
         return False
     return True
+
+
+def _abandon(connection: Connection, run: str, ids: Sequence[str]) -> None:
+    unscored.abandoned(connection, run, ids)  # before the leases, which tell it, are gone
+    leases.abandon(connection, run, ids)
 
 
 def verify(database: Database, progress: Progress | None = None) -> Iterator[Finding]:

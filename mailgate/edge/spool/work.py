@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from mailgate.config import SpoolConfig
-from mailgate.edge.spool import leases, place, storing
+from mailgate.edge.spool import leases, place, storing, unscored
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
 from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.storing import Deposit
+from mailgate.edge.spool.unscored import Note
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, SpoolError, SpoolFull
 
 BATCH = 500  # rows that housekeeping touches in one transaction
+ENTRY = 1024  # octets that an entry of the ledger takes at most, for each recipient
 FREE_KEPT = 64 * 2**20  # octets free inside the file that are not given back to the disk
 GIVEN_BACK = 2048  # pages in one transaction
 
@@ -24,8 +26,8 @@ class Work:
     """The operations, by what they take:
 
     `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
-    Verdicts · `set_aside` (id, reason) · `expire` now · `purge` the time before which history is forgotten ·
-    `shrink` None.
+    Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `expire` now · `purge` the time before which
+    history is forgotten · `forget` (the same for the ledger, how many) · `shrink` None.
     `shunned` are messages that are not claimed.
     """
 
@@ -41,19 +43,29 @@ class Work:
         self.claim_held = Operation("claiming held ones", self._claim_held, self._unclaim)
         self.settle = Operation("settling", self._settle)
         self.settle_only = Operation("settling without removing", self._settle_only)
+        self.note = Operation("writing the ledger", self._note, vital=False)
         self.set_aside = Operation("setting aside", self._set_aside)
         self.expire = Operation("expiring", self._expire)
         self.purge = Operation("purging", self._purge)
+        self.forget = Operation("forgetting old entries of the ledger", self._forget)
         self.shrink = Operation("shrinking", self._shrink)
 
     def _store(self, connection: Connection, deposits: Sequence[Deposit]) -> Sequence[SpoolError | None]:
-        if self._database.replaced:
-            gone = f"{self._database.path}: has been moved or deleted while in use"
-            return [SpoolError(gone) for _ in deposits]
+        if gone := self._gone():
+            return [gone for _ in deposits]
         answers, taken = self._admitted(connection, deposits)
         if taken:
             storing.insert_messages(connection, taken)
+        notes = [unscored.of_deposit(deposit) for deposit in taken if deposit.outage]
+        if notes:
+            with unscored.aside(connection, "storing"):
+                unscored.write(connection, notes)
         return answers
+
+    def _gone(self) -> SpoolError | None:
+        if not self._database.replaced:
+            return None
+        return SpoolError(f"{self._database.path}: has been moved or deleted while in use")
 
     def _admitted(
         self, connection: Connection, deposits: Sequence[Deposit]
@@ -81,6 +93,23 @@ class Work:
 
     def _unstore(self, connection: Connection, deposit: Deposit, _: None) -> None:
         storing.remove_messages(connection, [deposit.gate_id])
+        if deposit.outage:
+            unscored.withdrawn(connection, deposit.gate_id)
+
+    def _note(self, connection: Connection, calls: Sequence[Sequence[Note]]) -> Sequence[SpoolError | None]:
+        notes = [note for call in calls for note in call]
+        refusal = self._gone() or self._no_room(connection, ENTRY * sum(len(n.post.envelope.recipients) for n in notes))
+        if not refusal:
+            unscored.write(connection, notes)
+        return [refusal] * len(calls)
+
+    def _no_room(self, connection: Connection, octets: int) -> SpoolFull | None:
+        """Mail comes first: the ledger stays away from what has to stay free, as mail does."""
+        config, room, owed = self._config(), place.room(self._database.path), self._ballast.owed
+        if not place.refusal(config, room, 0, octets, 0, owed):
+            return None
+        words = place.refusal(config, room, 0, octets, reusable(connection), owed)
+        return SpoolFull(words) if words else None
 
     def _claim(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
         with believing("claiming"):
@@ -95,10 +124,12 @@ class Work:
 
     def _settle(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
         leases.settle(connection, self._database.run, verdicts)
+        unscored.settled(connection, verdicts)
         return [None] * len(verdicts)
 
     def _settle_only(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
         leases.settle(connection, self._database.run, verdicts, keep_content=True)
+        unscored.settled(connection, verdicts)
         return [None] * len(verdicts)
 
     def _set_aside(self, connection: Connection, those: Sequence[tuple[str, str]]) -> Sequence[None]:
@@ -110,7 +141,17 @@ class Work:
         return [leases.expire(connection, now, self._config().lifetime, BATCH) for now in times]
 
     def _purge(self, connection: Connection, times: Sequence[float]) -> Sequence[int]:
-        return [storing.purge(connection, before, BATCH) for before in times]
+        return [self._purged(connection, before) for before in times]
+
+    def _purged(self, connection: Connection, before: float) -> int:
+        ids = storing.history(connection, before, BATCH)
+        if ids:
+            unscored.outlived(connection, ids)
+            storing.remove_messages(connection, ids)
+        return len(ids)
+
+    def _forget(self, connection: Connection, calls: Sequence[tuple[float | None, int]]) -> Sequence[int]:
+        return [unscored.forget(connection, before, most) for before, most in calls]
 
     def _shrink(self, connection: Connection, calls: Sequence[None]) -> Sequence[bool]:
         for _ in calls:
