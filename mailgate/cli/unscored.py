@@ -75,4 +75,7 @@ def list_(
         everything=everything,
     )
     with opened(read_config(config)[0]) as database:
-        (show_outages if only_outages else show_posts)(database, choice, now, as_json=as_json)
+        if only_outages:
+            show_outages(database, choice, as_json=as_json)
+        else:
+            show_posts(database, choice, now, as_json=as_json)

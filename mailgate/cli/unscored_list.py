@@ -47,9 +47,8 @@ def show_posts(database: Database, choice: Choice, now: float, *, as_json: bool)
         raise _nothing()
 
 
-def show_outages(database: Database, choice: Choice, now: float, *, as_json: bool) -> None:
+def show_outages(database: Database, choice: Choice, *, as_json: bool) -> None:
     """Write the outages; exit 3 if there are none."""
-    del now
     found = outages(database, choice)
     if as_json:
         objects(
@@ -69,7 +68,7 @@ def _nothing() -> Exception:
 def _headed(one: Outage, now: float, *, everything: bool) -> str:
     what = f"{counted(one.posts, 'post')} without a score" if everything else f"{counted(one.posts, 'post')} unscored"
     lasted = said_seconds(one.ended - one.began)
-    return f"{stamp(one.began)} to {stamp(one.ended)} ({lasted}, ended {ago(one.ended, now)}): {what}, {_why(one)}"
+    return f"{stamp(one.began)} to {stamp(one.ended)} ({lasted}, last post {ago(one.ended, now)}): {what}, {_why(one)}"
 
 
 def _why(one: Outage) -> str:

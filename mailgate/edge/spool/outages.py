@@ -90,11 +90,11 @@ def _outages(connection: Connection, choice: Choice) -> list[Outage]:
     bounds = select(
         unscored.c.outage, func.min(unscored.c.received).label("began"), func.max(unscored.c.received).label("ended")
     ).group_by(unscored.c.outage)
-    found = []
-    for row in connection.execute(bounds.order_by(unscored.c.outage)):
-        if of_it := reasons.get(row.outage):
-            found.append(Outage(row.outage, row.began, row.ended, sum(of_it.values()), of_it))
-    return found
+    return [
+        Outage(row.outage, row.began, row.ended, sum(reasons[row.outage].values()), reasons[row.outage])
+        for row in connection.execute(bounds.order_by(unscored.c.outage))
+        if row.outage in reasons
+    ]
 
 
 def posts(database: Database, choice: Choice, outage: str | None = None) -> Iterator[Passed]:
