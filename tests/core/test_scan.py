@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailgate.core.scan import UNSCORED_REASONS, Scan, Scored, Skipped, Unscored, read, told, written
+from mailgate.core.envelope import printable
+from mailgate.core.scan import UNSCORED_REASONS, Scan, Scored, Skipped, Unscored, UnscoredReason, read, told, written
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -17,10 +18,21 @@ def test_a_score_comes_back_as_it_was_written(scan: Scored) -> None:
 
 
 @pytest.mark.parametrize("reason", UNSCORED_REASONS)
-def test_that_there_was_none_comes_back_with_its_reason(reason: str) -> None:
-    scan = read(f"unscored:{reason}")
+@pytest.mark.parametrize("detail", ["", "127.0.0.1:783: no answer within 10 s; 127.0.0.2:783: Connection refused"])
+def test_that_there_was_none_comes_back_with_its_reason(reason: UnscoredReason, detail: str) -> None:
+    assert read(written(Unscored(reason, detail))) == Unscored(reason, detail)
+
+
+@given(st.text())
+def test_why_there_was_none_is_kept_as_it_may_stand_in_a_table(detail: str) -> None:
+    scan = read(written(Unscored("garbage", detail)))
     assert isinstance(scan, Unscored)
-    assert (scan.reason, written(scan)) == (reason, f"unscored:{reason}")
+    assert scan.detail == printable(detail)[:500]
+    assert read(written(scan)) == scan
+
+
+def test_that_there_was_none_as_it_was_written_without_detail() -> None:
+    assert read("unscored:timeout") == Unscored("timeout", "")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 from mailgate.config import SpoolConfig
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
-from mailgate.edge.spool import Store
-from mailgate.ports import Facts, Parked
+from mailgate.edge.spool import Database, Store, outages
+from mailgate.ports import Facts, Parked, Post
 
 HOST = "gate.lists.test"
 NOW = 1_700_000_000.0
@@ -98,3 +98,31 @@ async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> No
 def states(store: Store) -> dict[str, int]:
     """Recipients by shown state, without the empty ones."""
     return {state: number for state, number in store.counts().recipients.items() if number}
+
+
+UNSCORED = "unscored:timeout: 127.0.0.1:783: no answer"
+
+
+def a_post(gate_id: str, *recipients: str, now: float = NOW) -> Post:
+    """What the ledger is told of a message that has no score."""
+    envelope = Envelope("ann@example.org", recipients or ("list@lists.test",))
+    facts = Facts(f"exim-{gate_id}", f"<{gate_id}@example.org>", "ip=192.0.2.7", UNSCORED)
+    return Post(gate_id, envelope, 300, facts, now)
+
+
+async def put_unscored(store: Store, gate_id: str, *parked: Parked, now: float = NOW, timeout: float = 5) -> None:
+    """Store a message that came in unscored, pending unless it is said otherwise."""
+    people = parked or (Parked("list@lists.test", "pending", ""),)
+    post = a_post(gate_id, *(one.recipient for one in people), now=now)
+    await store.store(gate_id, post.envelope, a_message(), people, post.facts, now, timeout)
+
+
+def ledger(where: Store | Path, **asked: Any) -> dict[str, dict[str, str]]:
+    """What stands in the ledger: the state of each recipient of each post. `asked`: see `outages.Choice`."""
+    database = where.database if isinstance(where, Store) else Database(where / "spool.db", HOST)
+    try:
+        found = outages.posts(database, outages.Choice(**{"everything": True} | asked))
+        return {one.id: {person.address: person.state for person in one.recipients} for one in found}
+    finally:
+        if not isinstance(where, Store):
+            database.close()

@@ -4,22 +4,14 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from mailgate.core.envelope import Envelope
 from mailgate.core.spam import AWAITS_SCORE
 from mailgate.edge.spool import Store
 from mailgate.edge.spool.listing import Selection
 from mailgate.edge.spool.verbs import hold, release
-from mailgate.ports import Facts, Parked, Settlement
-from tests.spool.kit import NOW, a_message, octets, put, spool, states
+from mailgate.ports import Parked, Settlement
+from tests.spool.kit import NOW, UNSCORED, a_message, ledger, octets, put, put_unscored, spool, states
 
-UNSCORED = "unscored:timeout"
 A, B, C = "a@lists.test", "b@lists.test", "c@lists.test"
-
-
-async def put_unscored(store: Store, gate_id: str, *parked: Parked, now: float = NOW) -> None:
-    """Store a message that came in unscored."""
-    envelope = Envelope("ann@example.org", tuple(one.recipient for one in parked))
-    await store.store(gate_id, envelope, a_message(), parked, Facts(scan=UNSCORED), now, 5)
 
 
 def waiting(recipient: str = A) -> Parked:
@@ -118,9 +110,13 @@ async def test_a_spool_of_version_1_opens(tmp_path: Path) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/spool.db")
     with engine.begin() as connection:  # as version 1 made it
         connection.execute(text("ALTER TABLE messages DROP COLUMN scan"))
+        connection.execute(text("DROP TABLE unscored"))
+        connection.execute(text("DROP TABLE unscored_recipients"))
         connection.execute(text("UPDATE meta SET value = '1' WHERE key = 'version'"))
     engine.dispose()
     async with spool(tmp_path) as store:
         [claimed] = await store.claim(NOW, 10)
         assert (claimed.id, claimed.facts.scan, claimed.held) == ("one", "", False)
         assert octets(await store.load("one")) == octets(a_message())
+        await put_unscored(store, "two")
+        assert ledger(store) == {"two": {"list@lists.test": "pending"}}

@@ -20,6 +20,7 @@ from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.opening import Serving
 from mailgate.edge.spool.work import BATCH
 from mailgate.edge.spool.writer import Operation
+from mailgate.ports import SpoolError
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -70,8 +71,10 @@ async def tend(serving: Serving, config: SpoolConfig, now: float, tell: Tell) ->
             some = await do(work.purge, now - HISTORY)
             purged += some
             full = some == BATCH
-    with _telling_damage(tell):
+    try:
         await _forget(serving, max(FEWEST, config.max_bytes // SHARE), now, tell)
+    except SpoolError as error:
+        tell("ledger.failed", cause=str(error))
     with _telling_damage(tell):
         for _ in range(MOST_SHRINKING):
             if not await do(work.shrink, None):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from mailgate.config import SpoolConfig
 from mailgate.edge.spool import control, place, unscored, upkeep
 from mailgate.edge.spool.database import READERS, Database
-from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.work import Work
 from mailgate.edge.spool.writer import Writer
+from mailgate.ports import SpoolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def open_file(config: SpoolConfig, hostname: str) -> tuple[Database, Opened]:
 def _last(database: Database) -> tuple[str, float] | None:
     try:
         return database.read(unscored.last)
-    except SpoolDamaged:  # of the ledger, which says so when it is written to; mail does not depend on it
+    except SpoolError:  # what is wrong with the ledger is said when it is written to, and mail does not depend on it
         return None
 
 
