@@ -13,7 +13,6 @@ line `spam.unscored` in the log.
 from __future__ import annotations
 
 import asyncio
-import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -40,11 +39,18 @@ class Tell(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A note on its way to the disk. `open`: it may still be changed."""
+    """A note on its way to the disk. `awaited` is done when it is there, or can't be brought there now. `open`: it may
+    still be changed.
+    """
 
     note: Note
-    written: asyncio.Future[None]
+    awaited: asyncio.Future[None]
     open: bool = True
+
+    def answer(self) -> None:
+        """Nobody need wait for it any more."""
+        if not self.awaited.done():
+            self.awaited.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +74,7 @@ class _Missed:
 
 @dataclass(slots=True)
 class _Loss:
-    posts: int = 0
+    entries: int = 0
     ids: list[str] = field(default_factory=list)
 
 
@@ -98,19 +104,18 @@ class Ledger:
     def scored(self) -> None:
         self._scored = True
 
-    def outage(self, gate_id: str) -> str:
-        """The outage in which a post is unscored now; it is the first of a new one if the last one is over."""
-        now = time.time()
-        if not self._outage or (self._scored and now > self._latest + CALM):
+    def outage(self, gate_id: str, received: float) -> str:
+        """The outage of a post that is found to be unscored; it is the first of a new one if the last one is over."""
+        if not self._outage or (self._scored and received > self._latest + CALM):
             self._outage = gate_id
-        self._scored, self._latest = False, now
+        self._scored, self._latest = False, max(self._latest, received)
         return self._outage
 
     # entries
 
     def passing(self, post: Post) -> _Entry | _Missed:
         try:
-            return _Entry(self, self._put(Note(post, self.outage(post.id))))
+            return _Entry(self, self._put(Note(post, self.outage(post.id, post.received))))
         except Exception:  # noqa: BLE001  a bug here must not keep the post
             self._tell("ledger.failed", id=post.id, trace=traceback.format_exc())
             return _Missed()
@@ -122,9 +127,9 @@ class Ledger:
                 begun.note.fates = fates
             else:
                 self._put(Note(begun.note.post, begun.note.outage, fates))
-            if not begun.written.done() and not self._trouble:
-                await asyncio.wait((begun.written,), timeout=PATIENCE)
-                if not begun.written.done():
+            if not begun.awaited.done() and not self._trouble:
+                await asyncio.wait((begun.awaited,), timeout=PATIENCE)
+                if not begun.awaited.done():
                     self._failed(f"not written within {PATIENCE:g} s")
         except Exception:  # noqa: BLE001  the post has been delivered: whatever is wrong here, its reply must say so
             self._tell("ledger.failed", id=begun.note.post.id, trace=traceback.format_exc())
@@ -140,27 +145,32 @@ class Ledger:
 
     def _lose(self, waiting: _Waiting) -> None:
         waiting.open = False
-        self._lost.posts += 1
+        waiting.answer()
+        self._lost.entries += 1
         if len(self._lost.ids) < NAMED:
             self._lost.ids.append(waiting.note.post.id)
 
     # writing
 
     async def _work(self) -> None:
-        """Write until nothing waits: what comes in while a job runs goes with the next one."""
+        """Write until nothing waits: what comes in while a job runs goes with the next one. After a failure one entry
+        is tried, and another one the next time: the fault may be with a single one.
+        """
+        most = MOST_AT_ONCE
         while self._queue:
-            some = self._under_way = [self._queue.popleft() for _ in range(min(len(self._queue), MOST_AT_ONCE))]
+            some = self._under_way = [self._queue.popleft() for _ in range(min(len(self._queue), most))]
             for waiting in some:
                 waiting.open = False
             cause = await self._written([waiting.note for waiting in some])
             self._under_way = ()
+            for waiting in some:
+                waiting.answer()
             if not cause:
-                for waiting in some:
-                    if not waiting.written.done():
-                        waiting.written.set_result(None)
+                most = MOST_AT_ONCE
                 self._well(len(some))
                 continue
-            self._queue.extendleft(reversed(some))
+            most = 1
+            self._queue.extend(some)
             self._failed(cause)
             if self._ending.is_set():
                 break
@@ -188,13 +198,13 @@ class Ledger:
 
     def _well(self, number: int) -> None:
         if self._trouble:
-            self._tell("ledger.written", level="info", posts=number, cause=self._trouble)
+            self._tell("ledger.written", level="info", entries=number, cause=self._trouble)
         self._trouble = ""
         self._tell_loss("more than could be kept in memory")
 
     def _tell_loss(self, cause: str) -> None:
-        if self._lost.posts:
-            self._tell("ledger.lost", posts=self._lost.posts, ids=self._lost.ids, cause=cause)
+        if self._lost.entries:
+            self._tell("ledger.lost", entries=self._lost.entries, ids=self._lost.ids, cause=cause)
             self._lost = _Loss()
 
     async def close(self, timeout: float) -> None:
@@ -207,4 +217,5 @@ class Ledger:
         for waiting in (*self._under_way, *self._queue):
             self._lose(waiting)
         self._queue.clear()
+        self._under_way, self._task = (), None
         self._tell_loss(f"the gate has ended before they could be written: {self._trouble}")

@@ -152,7 +152,7 @@ class Store:
         """Keep the message: see `mailgate.ports.Spool.store`."""
         if not parked or any(one.state not in BEGINNINGS for one in parked):
             raise ValueError(f"{gate_id}: nobody to keep it for, or in a state in which nothing begins")
-        outage = self.ledger.outage(gate_id) if isinstance(scan.read(facts.scan), Unscored) else ""
+        outage = self.ledger.outage(gate_id, now) if isinstance(scan.read(facts.scan), Unscored) else ""
         deposit = Deposit(gate_id, envelope, message, tuple(parked), facts, now, message.size, outage)
         await self._write(self._spool.work.store, deposit, timeout, deposit.size)
 

@@ -19,7 +19,6 @@ from mailgate.core import scan
 from mailgate.core.envelope import address_octets
 from mailgate.core.fate import Fate, stronger
 from mailgate.core.scan import Scored, Unscored
-from mailgate.edge.spool.errors import said
 from mailgate.edge.spool.leases import Verdicts
 from mailgate.edge.spool.schema import DELIVERED, messages, recipients, unscored, unscored_recipients
 from mailgate.edge.spool.storing import Deposit, text
@@ -80,9 +79,9 @@ def aside(connection: Connection, doing: str) -> Iterator[None]:
     point = connection.begin_nested()
     try:
         yield
-    except Exception as error:
+    except Exception:
         point.rollback()
-        logging.getLogger(__name__).exception("%s: the ledger lacks something: %s", doing, said(error))
+        logging.getLogger(__name__).exception("%s: the ledger lacks something", doing)
     else:
         point.commit()
 
