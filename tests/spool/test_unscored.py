@@ -74,6 +74,7 @@ async def test_what_came_with_a_score_is_not_in_it(store: Store) -> None:
         (delivered(0), UNSCORED, "delivered", True),
         (deferred(0, uncertain=True), UNSCORED, "uncertain", True),
         (deferred(0), UNSCORED, "pending", False),
+        (delivered(0), "", "delivered", True),  # whoever says nothing of a score had none
         (delivered(0), SCORED, "scored", False),
         (deferred(0, uncertain=True), SCORED, "pending", False),
         (Settlement(0, "held", "spam-hold"), SCORED, "held", False),
@@ -130,13 +131,16 @@ async def test_an_operator_who_releases_holds_and_drops(store: Store) -> None:
 
 
 async def test_an_entry_outlives_the_message(store: Store) -> None:
+    await put_unscored(store, "two", *pending(A), now=NOW - 1)
+    await settle(store, "", delivered(0))
     await put_unscored(store, "one", *pending(A, B, C))
     await settle(store, UNSCORED, delivered(0), deferred(1), deferred(2))
     await settle(store, SCORED, delivered(1), Settlement(2, "dropped", "no"))
     before = ledger(store)
-    assert (await store.tend(NOW + 2 * DAY)).purged == 1
+    assert (await store.tend(NOW + 2 * DAY)).purged == 2
     assert states(store) == {}
-    assert ledger(store) == before == {"one": {A: "delivered", B: "scored", C: "dropped"}}
+    assert ledger(store) == before
+    assert before == {"two": {A: "delivered"}, "one": {A: "delivered", B: "scored", C: "dropped"}}
 
 
 async def test_a_gate_that_died_while_it_sent_it(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from mailgate.edge.spool import addresses
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.listing import PAGE, like
 from mailgate.edge.spool.schema import DELIVERED, recipients, unscored, unscored_recipients
+from mailgate.edge.spool.unscored import TAKEN_AS_IT_WAS
 
 _people = unscored_recipients.c
 
@@ -122,25 +123,25 @@ def _page(
 def _people_of(connection: Connection, ids: Sequence[str], choice: Choice) -> dict[str, list[Person]]:
     here = and_(recipients.c.message_id == _people.post_id, recipients.c.address == _people.address)
     query = (
-        select(_people.post_id, _people.address, _people.fate, recipients.c.state)
+        select(_people.post_id, _people.address, _people.fate, recipients.c.state, unscored.c.score)
         .outerjoin_from(unscored_recipients, recipients, here)
+        .join(unscored, unscored.c.id == _people.post_id)
         .where(_people.post_id.in_(ids), _of_recipient(choice))
         .order_by(_people.post_id, _people.number)
     )
     found: dict[str, list[Person]] = {gate_id: [] for gate_id in ids}
     for row in connection.execute(query):
-        found[row.post_id].append(Person(address_text(row.address), _shown(row.fate, row.state)))
+        found[row.post_id].append(Person(address_text(row.address), _shown(row)))
     return found
 
 
-def _shown(fate: str, state: str | None) -> str:
+def _shown(row: Any) -> str:
     """The state for people."""
-    if fate == Fate.BEGUN:
+    if row.fate == Fate.BEGUN:
         return Fate.UNCERTAIN.value
-    if fate == Fate.SPOOLED and state is not None:
-        # Who delivers it without a score says so in the ledger.
-        return Fate.SCORED.value if state == DELIVERED else state
-    return fate
+    if row.fate != Fate.SPOOLED or row.state is None:
+        return str(row.fate)
+    return Fate.SCORED.value if row.state == DELIVERED and row.score is not None else str(row.state)
 
 
 def _passed(head: Any, people: Sequence[Person]) -> Passed:
@@ -172,7 +173,7 @@ def _of_post(choice: Choice) -> ColumnElement[bool]:
 def _of_recipient(choice: Choice) -> ColumnElement[bool]:
     wanted: list[ColumnElement[bool]] = [true()]
     if not choice.everything:
-        wanted.append(_people.fate.in_(PASSED))
+        wanted.append(or_(_people.fate.in_(PASSED), TAKEN_AS_IT_WAS))
     if choice.recipient:
         wanted.append(or_(*(like(_people.address_text, one) for one in addresses.of_list(choice.recipient))))
     return and_(*wanted)

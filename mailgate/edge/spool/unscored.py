@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, select, update
 
 from mailgate.core import scan
 from mailgate.core.envelope import address_octets
@@ -32,13 +32,15 @@ _REFUSED = delete(unscored_recipients).where(*_THIS)
 _WITHOUT_ANYBODY = delete(unscored).where(
     unscored.c.id == bindparam("of"), ~exists().where(_people.post_id == bindparam("of"))
 )
-_in_spool = (recipients.c.message_id == _people.post_id, recipients.c.address == _people.address)
+# By other names: what stands around these conditions may speak of the same tables.
+_here, _entry = recipients.alias(), unscored.alias()
+_in_spool = (_here.c.message_id == _people.post_id, _here.c.address == _people.address)
 _PASSED = (
     update(unscored_recipients)
     .where(
         _people.post_id == bindparam("of"),
         _people.fate != Fate.DELIVERED,
-        exists().where(*_in_spool, recipients.c.number == bindparam("which")),
+        exists().where(*_in_spool, _here.c.number == bindparam("which")),
     )
     .values(fate=bindparam("new_fate"))
 )
@@ -48,16 +50,18 @@ _ABANDONED = (
     .where(
         _people.post_id == bindparam("of"),
         _people.fate == Fate.SPOOLED,
-        exists().where(*_in_spool, recipients.c.lease != "", recipients.c.lease != bindparam("run")),
+        exists().where(*_in_spool, _here.c.lease != "", _here.c.lease != bindparam("run")),
         exists().where(messages.c.id == _people.post_id, messages.c.scan.startswith("unscored:")),
     )
     .values(fate=Fate.UNCERTAIN)
 )
-_taken = exists().where(*_in_spool, recipients.c.state == DELIVERED)
+_taken = exists().where(*_in_spool, _here.c.state == DELIVERED)
+_has_score = exists().where(_entry.c.id == _people.post_id, _entry.c.score.is_not(None))
+TAKEN_AS_IT_WAS = and_(_people.fate == Fate.SPOOLED, _taken, ~_has_score)
 _SETTLED = (
     update(unscored_recipients)
     .where(_people.post_id == bindparam("of"), _people.fate == Fate.SPOOLED)
-    .values(fate=case((_taken, Fate.SCORED), else_=Fate.DROPPED))
+    .values(fate=case((~_taken, Fate.DROPPED), (_has_score, Fate.SCORED), else_=Fate.DELIVERED))
 )
 _WITHDRAWN = delete(unscored_recipients).where(_people.post_id == bindparam("of"), _people.fate == Fate.SPOOLED)
 
