@@ -245,7 +245,7 @@ class Relay:
         if self._valve.paused:
             paused = all_alike(Result.UNREACHED, silence(f"paused: {self._valve.paused}"), len(recipients))
             return dict(zip(recipients, paused, strict=True))
-        if isinstance(case.facts.scan, Unscored):
+        if isinstance(case.facts.scan, Unscored) and self._upstream.up:
             post = Post(case.id, case.envelope, case.message.size, case.kept, case.arrived)
             case.entry = self._spool.ledger.passing(post)
         loop = asyncio.get_running_loop()

@@ -37,9 +37,9 @@ _STRENGTH = (
 )
 
 
-def stronger(one: Fate, other: Fate) -> Fate:
-    """The one of two words that holds: the one that tells more, and most of all that it passed."""
-    return max(one, other, key=_STRENGTH.index)
+def weaker(word: Fate) -> tuple[Fate, ...]:
+    """The words that this one replaces: those that tell less, and most of all not that it passed."""
+    return _STRENGTH[: _STRENGTH.index(word)]
 
 
 def fate(word: str, outcome: Outcome | None) -> Fate:

@@ -229,7 +229,7 @@ async def test_one_entry_that_can_not_be_written_does_not_keep_the_others(monkey
 async def test_a_bug_in_it_is_said_and_keeps_no_mail(
     store: Store, telemetry: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store.ledger, "_queue", None)
+    monkeypatch.setattr(store.ledger, "_entries", None)
     await pass_on(store, "one")
     [failed] = telemetry.named("ledger.failed")
     assert failed["id"] == "one"

@@ -2,8 +2,9 @@
 
 An entry is noted before the post is handed to the next hop, and written in the writer's group commits, many in one
 job, while the next hop does its part. Before the sender gets its reply the entry is waited for, PATIENCE at most. So
-if the gate is killed, all that was answered 250 stands in the ledger; what the next hop took in the last moment, and
-nobody was told of, may not: its sender sends it again.
+if the gate is killed, all that was answered 250 stands in the ledger: with what became of it, or for the last LAZY
+seconds as `begun`. What the next hop took in the last moment, and nobody was told of, may be missing: its sender sends
+it again.
 How it fails: never with an exception, and it never keeps mail. While it can't be written (`ledger.failed`, the cause)
 nobody waits for it, up to MOST_WAITING entries are kept in memory and tried again (`ledger.written` when that was of
 use), and of more, or at the end, it is said how many are not in it (`ledger.lost`). Each of these posts still has its
@@ -13,6 +14,7 @@ line `spam.unscored` in the log.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,6 +26,8 @@ from mailgate.edge.spool.unscored import Note
 from mailgate.ports import Post, SpoolError
 
 PATIENCE = 0.5  # seconds that a reply waits for its entry
+PACE = 0.005  # seconds between the beginnings of two jobs while many entries come in: they are to share them
+LAZY = 0.5  # seconds between two jobs in which what became of posts is written as well
 AGAIN = 5.0  # seconds between two attempts to write what could not be written
 CALM = 60.0  # seconds without an unscored post, in which another was scored, after which an outage is over
 MOST_AT_ONCE = 500  # entries in one job
@@ -39,18 +43,18 @@ class Tell(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A note on its way to the disk. `awaited` is done when it is there, or can't be brought there now. `open`: it may
-    still be changed.
+    """An entry on its way to the disk. `answered` is done when it is there, or can't be brought there now. `open`: what
+    became of it can still go with it.
     """
 
     note: Note
-    awaited: asyncio.Future[None]
+    answered: asyncio.Future[None]
     open: bool = True
 
     def answer(self) -> None:
         """Nobody need wait for it any more."""
-        if not self.awaited.done():
-            self.awaited.set_result(None)
+        if not self.answered.done():
+            self.answered.set_result(None)
 
 
 @dataclass(slots=True, eq=False)
@@ -84,9 +88,11 @@ class Ledger:
     def __init__(self, write: Callable[[Sequence[Note]], Awaitable[None]], tell: Tell) -> None:
         self._write = write
         self._tell = tell
-        self._queue: deque[_Waiting] = deque()
-        self._under_way: Sequence[_Waiting] = ()
+        self._entries: deque[_Waiting] = deque()
+        self._words: deque[Note] = deque()  # what became of posts whose entry had gone already
         self._task: asyncio.Task[None] | None = None
+        self._under_way: Sequence[Note] = ()
+        self._wanted = asyncio.Event()  # there is an entry, or the end
         self._ending = asyncio.Event()
         self._trouble = ""
         self._lost = _Loss()
@@ -115,7 +121,11 @@ class Ledger:
 
     def passing(self, post: Post) -> _Entry | _Missed:
         try:
-            return _Entry(self, self._put(Note(post, self.outage(post.id, post.received))))
+            waiting = _Waiting(Note(post, self.outage(post.id, post.received)), asyncio.Future())
+            self._entries.append(waiting)
+            self._wanted.set()
+            self._see_to_it()
+            return _Entry(self, waiting)
         except Exception:  # noqa: BLE001  a bug here must not keep the post
             self._tell("ledger.failed", id=post.id, trace=traceback.format_exc())
             return _Missed()
@@ -126,29 +136,25 @@ class Ledger:
             if begun.open:
                 begun.note.fates = fates
             else:
-                self._put(Note(begun.note.post, begun.note.outage, fates))
-            if not begun.awaited.done() and not self._trouble:
-                await asyncio.wait((begun.awaited,), timeout=PATIENCE)
-                if not begun.awaited.done():
-                    self._failed(f"not written within {PATIENCE:g} s")
+                self._words.append(Note(begun.note.post, begun.note.outage, fates, again=True))
+                self._see_to_it()
+            if not begun.answered.done() and not self._trouble:
+                async with asyncio.timeout(PATIENCE):
+                    await begun.answered
+        except TimeoutError:
+            self._failed(f"not written within {PATIENCE:g} s")
         except Exception:  # noqa: BLE001  the post has been delivered: whatever is wrong here, its reply must say so
             self._tell("ledger.failed", id=begun.note.post.id, trace=traceback.format_exc())
 
-    def _put(self, note: Note) -> _Waiting:
-        waiting = _Waiting(note, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        if len(self._queue) > MOST_WAITING:
-            self._lose(self._queue.popleft())
+    def _see_to_it(self) -> None:
+        if len(self._entries) + len(self._words) > MOST_WAITING:
+            self._lose(self._taken(1) or self._told(1))
         if self._task is None:
             self._task = asyncio.create_task(self._work())
-        return waiting
 
-    def _lose(self, waiting: _Waiting) -> None:
-        waiting.open = False
-        waiting.answer()
-        self._lost.entries += 1
-        if len(self._lost.ids) < NAMED:
-            self._lost.ids.append(waiting.note.post.id)
+    def _lose(self, notes: Sequence[Note]) -> None:
+        self._lost.entries += len(notes)
+        self._lost.ids.extend(note.post.id for note in notes[: NAMED - len(self._lost.ids)])
 
     # writing
 
@@ -156,30 +162,52 @@ class Ledger:
         """Write until nothing waits: what comes in while a job runs goes with the next one. After a failure one entry
         is tried, and another one the next time: the fault may be with a single one.
         """
-        most = MOST_AT_ONCE
-        while self._queue:
-            some = self._under_way = [self._queue.popleft() for _ in range(min(len(self._queue), most))]
-            for waiting in some:
-                waiting.open = False
-            cause = await self._written([waiting.note for waiting in some])
-            self._under_way = ()
-            for waiting in some:
+        loop, most, began = asyncio.get_running_loop(), MOST_AT_ONCE, 0.0
+        told = loop.time()
+        while self._entries or self._words:
+            await self._gathered(began, told)
+            began = loop.time()
+            entries = list(itertools.islice(self._entries, most))
+            self._under_way = self._taken(most)
+            if began >= told + LAZY or not entries:
+                self._under_way += self._told(most - len(entries))
+                told = told if self._words else began
+            cause = await self._written(self._under_way)
+            for waiting in entries:
                 waiting.answer()
             if not cause:
                 most = MOST_AT_ONCE
-                self._well(len(some))
+                self._well(len(self._under_way))
                 continue
             most = 1
-            self._queue.extend(some)
+            self._entries.extend(entries)
+            self._words.extend(self._under_way[len(entries) :])
+            self._under_way = ()
             self._failed(cause)
             if self._ending.is_set():
                 break
-            try:
-                async with asyncio.timeout(AGAIN):
-                    await self._ending.wait()
-            except TimeoutError:
-                continue
-        self._task = None
+            await _within(AGAIN, self._ending)
+        self._under_way, self._task = (), None
+
+    async def _gathered(self, began: float, told: float) -> None:
+        """One entry goes at once, several wait for others to come, and what became of them waits longer."""
+        now = asyncio.get_running_loop().time()
+        if not self._entries and not self._ending.is_set():
+            self._wanted.clear()
+            await _within(told + LAZY - now, self._wanted)
+        elif len(self._entries) > 1:
+            await _within(began + PACE - now, self._ending)
+
+    def _taken(self, most: int) -> list[Note]:
+        """The entries that are written next: they are not `open` any more."""
+        taken = [self._entries.popleft() for _ in range(min(most, len(self._entries)))]
+        for waiting in taken:
+            waiting.open = False
+        return [waiting.note for waiting in taken]
+
+    def _told(self, most: int) -> list[Note]:
+        """The same of what became of others."""
+        return [self._words.popleft() for _ in range(min(most, len(self._words)))]
 
     async def _written(self, notes: Sequence[Note]) -> str:
         """Why they could not be written, "" if they are."""
@@ -193,7 +221,7 @@ class Ledger:
 
     def _failed(self, cause: str) -> None:
         if not self._trouble:
-            self._tell("ledger.failed", cause=cause, waiting=len(self._queue))
+            self._tell("ledger.failed", cause=cause, waiting=len(self._entries) + len(self._words))
         self._trouble = cause
 
     def _well(self, number: int) -> None:
@@ -210,12 +238,22 @@ class Ledger:
     async def close(self, timeout: float) -> None:
         """Write what waits, for so many seconds; say what is lost."""
         self._ending.set()
+        self._wanted.set()
         if self._task is not None:
             await asyncio.wait((self._task,), timeout=timeout)
             if self._task is not None:
                 self._task.cancel()
-        for waiting in (*self._under_way, *self._queue):
-            self._lose(waiting)
-        self._queue.clear()
+        self._lose((*self._under_way, *self._taken(MOST_WAITING), *self._told(MOST_WAITING)))
         self._under_way, self._task = (), None
         self._tell_loss(f"the gate has ended before they could be written: {self._trouble}")
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Until the event, or so many seconds."""
+    if seconds <= 0:
+        return
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -13,11 +13,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Delete,
+    Update,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from mailgate.core import scan
 from mailgate.core.envelope import address_octets
-from mailgate.core.fate import Fate, stronger
+from mailgate.core.fate import Fate, weaker
 from mailgate.core.scan import Scored, Unscored
 from mailgate.edge.spool.leases import Verdicts
 from mailgate.edge.spool.schema import DELIVERED, messages, recipients, unscored, unscored_recipients
@@ -26,9 +40,16 @@ from mailgate.ports import Post
 
 _people = unscored_recipients.c
 _INSERT_POST, _INSERT_RECIPIENT = insert(unscored), insert(unscored_recipients)
-_THIS = (_people.post_id == bindparam("of"), _people.number == bindparam("which"))
-_UPDATE = update(unscored_recipients).where(*_THIS).values(fate=bindparam("new_fate"))
-_REFUSED = delete(unscored_recipients).where(*_THIS)
+_KNOWN = select(unscored.c.id).where(unscored.c.id.in_(bindparam("ids", expanding=True)))
+_KNOWN_PEOPLE = select(unscored_recipients).where(_people.post_id.in_(bindparam("ids", expanding=True)))
+_THIS = (_people.post_id == bindparam("of"), _people.address == bindparam("whom"))
+_BECAME: dict[Fate, Update | Delete] = {
+    word: update(unscored_recipients)
+    .where(*_THIS, or_(*(_people.fate == one for one in weaker(word))))
+    .values(fate=word)
+    for word in (Fate.SPOOLED, Fate.UNCERTAIN, Fate.DELIVERED)
+}
+_BECAME[Fate.REFUSED] = delete(unscored_recipients).where(*_THIS, _people.fate == Fate.BEGUN)
 _WITHOUT_ANYBODY = delete(unscored).where(
     unscored.c.id == bindparam("of"), ~exists().where(_people.post_id == bindparam("of"))
 )
@@ -68,11 +89,14 @@ _WITHDRAWN = delete(unscored_recipients).where(_people.post_id == bindparam("of"
 
 @dataclass(slots=True)
 class Note:
-    """What is known of a post: of recipients that `fates` does not name, that they are to get it."""
+    """What is known of a post: of recipients that `fates` does not name, that they are to get it. `again`: its entry
+    has been written, there is only more to say of it.
+    """
 
     post: Post
     outage: str
     fates: Mapping[str, Fate] = field(default_factory=dict)
+    again: bool = False
 
 
 @contextmanager
@@ -99,65 +123,48 @@ def of_deposit(deposit: Deposit) -> Note:
 
 
 def write(connection: Connection, notes: Sequence[Note]) -> None:
-    """Bring the entries of these posts to what is known. Of one post several notes may come, in their order."""
-    posts = {note.post.id: note for note in notes}
-    known = _known(connection, list(posts))
+    """Bring the entries of these posts to what is known: first those that may be new."""
+    entries = {note.post.id: note for note in notes if not note.again}
+    known = _known(connection, list(entries)) if entries else {}
     heads: list[dict[str, Any]] = []
-    new: dict[str, dict[bytes, Fate]] = {}
-    for gate_id, note in posts.items():
-        if gate_id not in known:
+    people: list[dict[str, Any]] = []
+    words: list[tuple[str, bytes, Fate]] = []
+    for gate_id, note in entries.items():
+        there = known.get(gate_id)
+        fates = {address_octets(r): note.fates.get(r, Fate.BEGUN) for r in note.post.envelope.recipients}
+        new = {address: word for address, word in fates.items() if address not in (there or {})}
+        taken = [(address, word) for address, word in new.items() if word is not Fate.REFUSED]
+        if there is None and taken:
             heads.append(_head(note))
-            known[gate_id] = {}
-        new[gate_id] = {address: Fate(row.fate) for address, row in known[gate_id].items()}
+        first = 1 + max((there or {}).values(), default=-1)
+        people.extend(_person(gate_id, number, *one) for number, one in enumerate(taken, first))
+        words.extend((gate_id, address, word) for address, word in fates.items() if address not in new)
     for note in notes:
-        fates = new[note.post.id]
-        for recipient in note.post.envelope.recipients:
-            address, said = address_octets(recipient), note.fates.get(recipient, Fate.BEGUN)
-            fates[address] = stronger(fates.get(address, said), said)
+        if note.again:
+            words.extend((note.post.id, address_octets(recipient), word) for recipient, word in note.fates.items())
     if heads:
         connection.execute(_INSERT_POST, heads)
-    _write_people(connection, known, new)
+    if people:
+        connection.execute(_INSERT_RECIPIENT, people)
+    _write_words(connection, words)
 
 
-def _known(connection: Connection, ids: Sequence[str]) -> dict[str, dict[bytes, Any]]:
-    """The entries that are there, with their recipients by address."""
-    known: dict[str, dict[bytes, Any]] = {
-        gate_id: {} for gate_id in connection.scalars(select(unscored.c.id).where(unscored.c.id.in_(ids)))
-    }
+def _known(connection: Connection, ids: Sequence[str]) -> dict[str, dict[bytes, int]]:
+    """The entries that are there, with the numbers of their recipients by address."""
+    known: dict[str, dict[bytes, int]] = {gate_id: {} for gate_id in connection.scalars(_KNOWN, {"ids": ids})}
     if known:
-        for row in connection.execute(select(unscored_recipients).where(_people.post_id.in_(list(known)))):
-            known[row.post_id][row.address] = row
+        for row in connection.execute(_KNOWN_PEOPLE, {"ids": list(known)}):
+            known[row.post_id][row.address] = row.number
     return known
 
 
-def _write_people(
-    connection: Connection, known: Mapping[str, Mapping[bytes, Any]], new: Mapping[str, Mapping[bytes, Fate]]
-) -> None:
-    inserted: list[dict[str, Any]] = []
-    updated: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = []
-    emptied: list[dict[str, Any]] = []
-    for gate_id, fates in new.items():
-        there = known[gate_id]
-        number = max((row.number for row in there.values()), default=-1)
-        for address, word in fates.items():
-            row = there.get(address)
-            if row is not None and word != row.fate:
-                key = {"of": gate_id, "which": row.number}
-                (refused if word is Fate.REFUSED else updated).append(key | {"new_fate": word})
-            elif row is None and word is not Fate.REFUSED:
-                number += 1
-                inserted.append(_person(gate_id, number, address, word))
-        if Fate.REFUSED in fates.values():
-            emptied.append({"of": gate_id})
-    for statement, rows in (
-        (_INSERT_RECIPIENT, inserted),
-        (_UPDATE, updated),
-        (_REFUSED, refused),
-        (_WITHOUT_ANYBODY, emptied),
-    ):
+def _write_words(connection: Connection, words: Sequence[tuple[str, bytes, Fate]]) -> None:
+    for word, statement in _BECAME.items():
+        rows = [{"of": gate_id, "whom": address} for gate_id, address, said in words if said is word]
         if rows:
             connection.execute(statement, rows)
+            if word is Fate.REFUSED:
+                connection.execute(_WITHOUT_ANYBODY, [{"of": row["of"]} for row in rows])
 
 
 def _head(note: Note) -> dict[str, Any]:
