@@ -143,16 +143,18 @@ class Upstream(Protocol):
 class Entry(Protocol):
     """A post in the ledger."""
 
-    async def became(self, fates: Mapping[str, Fate]) -> None:
-        """What became of it, by recipient. Waits for the entry (not for this word) to be on disk, but not for long."""
+    def became(self, fates: Mapping[str, Fate]) -> None:
+        """Write down what became of it, by recipient."""
         ...
 
 
 class Ledger(Protocol):
-    """Which posts went on without the score that they should have. Nothing here fails, or keeps mail for long."""
+    """Which posts went on without the score that they should have. Nothing here waits or fails: what is told is written
+    soon.
+    """
 
     def passing(self, post: Post) -> Entry:
-        """Write down that this post is about to be handed to the next hop. Does not wait."""
+        """Write down that this post is about to be handed to the next hop."""
         ...
 
     def scored(self) -> None:

@@ -156,7 +156,7 @@ class Relay:
         outcomes = await self._deliver(case)
         said = await self._answer(case, outcomes)
         if case.entry:
-            await case.entry.became({r: fate(word, outcomes.get(r)) for r, (word, _) in said.items()})
+            case.entry.became({r: fate(word, outcomes.get(r)) for r, (word, _) in said.items()})
         self._tell(case, said, outcomes, decision.reasons)
         return said
 

@@ -1,4 +1,4 @@
-"""The ledger as the relay meets it: on disk before the reply, in few commits, and never in the way of mail."""
+"""The ledger as the relay meets it: on disk a moment later, in few commits, and never in the way of mail."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from sqlalchemy import event
 
 from mailgate.core.fate import Fate
 from mailgate.edge.spool import Store, outages
-from mailgate.edge.spool.ledger import CALM, PATIENCE, Ledger
+from mailgate.edge.spool.ledger import CALM, LAZY, LINGER, Ledger
 from mailgate.edge.spool.outages import Choice
 from mailgate.edge.spool.unscored import Note
 from mailgate.ports import Parked, SpoolError
@@ -33,9 +33,9 @@ from tests.spool.test_every_step import Fault
 A, B, C = "a@lists.test", "b@lists.test", "c@lists.test"
 
 
-async def pass_on(store: Store, gate_id: str, fate: Fate = Fate.DELIVERED, now: float = NOW) -> None:
+def pass_on(store: Store, gate_id: str, fate: Fate = Fate.DELIVERED, now: float = NOW) -> None:
     """A post on its way past the spool."""
-    await store.ledger.passing(a_post(gate_id, A, now=now)).became({A: fate})
+    store.ledger.passing(a_post(gate_id, A, now=now)).became({A: fate})
 
 
 async def written(store: Store) -> None:
@@ -43,10 +43,11 @@ async def written(store: Store) -> None:
     await wait_until(lambda: store.ledger._task is None)
 
 
-async def test_an_entry_is_on_disk_before_the_reply(store: Store, tmp_path: Path) -> None:
-    await pass_on(store, "one")
-    assert "one" in ledger(tmp_path)
-    await written(store)
+async def test_an_entry_is_on_disk_in_a_moment(store: Store, tmp_path: Path) -> None:
+    began = time.monotonic()
+    pass_on(store, "one")
+    await wait_until(lambda: "one" in ledger(tmp_path))
+    assert LINGER < time.monotonic() - began < LINGER + 0.2
     assert ledger(store) == {"one": {A: "delivered"}}
 
 
@@ -54,7 +55,7 @@ async def test_an_entry_is_there_before_the_next_hop_has_answered(store: Store) 
     entry = store.ledger.passing(a_post("one", A, B))
     await written(store)
     assert ledger(store, everything=False) == {"one": {A: "uncertain", B: "uncertain"}}
-    await entry.became({A: Fate.DELIVERED, B: Fate.REFUSED})
+    entry.became({A: Fate.DELIVERED, B: Fate.REFUSED})
     await written(store)
     assert ledger(store) == {"one": {A: "delivered"}}
 
@@ -67,7 +68,7 @@ async def test_some_are_delivered_some_spooled_some_refused(store: Store, *, ear
     parked = (Parked(B, "pending", "450 later"), Parked("d@lists.test", "failed", "550 no"))
     await put_unscored(store, "one", *parked)
     fates = {A: Fate.DELIVERED, B: Fate.SPOOLED, C: Fate.REFUSED, "d@lists.test": Fate.REFUSED}
-    await entry.became(fates)
+    entry.became(fates)
     await written(store)
     assert ledger(store) == {"one": {A: "delivered", B: "pending", "d@lists.test": "failed"}}
 
@@ -77,7 +78,7 @@ async def test_what_was_not_accepted_leaves_no_entry(store: Store) -> None:
     await written(store)
     second = store.ledger.passing(a_post("two", A))
     for entry in (first, second):
-        await entry.became({A: Fate.REFUSED, B: Fate.REFUSED})
+        entry.became({A: Fate.REFUSED, B: Fate.REFUSED})
     await written(store)
     assert ledger(store) == {}
 
@@ -85,10 +86,26 @@ async def test_what_was_not_accepted_leaves_no_entry(store: Store) -> None:
 async def test_a_thousand_entries_share_a_few_commits(store: Store) -> None:
     commits: list[object] = []
     event.listen(store.database.writing, "commit", commits.append)
-    await asyncio.gather(*(pass_on(store, f"m{n}") for n in range(1000)))
+    for n in range(1000):
+        pass_on(store, f"m{n}")
+        await asyncio.sleep(0)
     await written(store)
     assert len(ledger(store)) == 1000
     assert len(commits) <= 4
+
+
+async def test_what_became_of_them_shares_fewer(store: Store) -> None:
+    commits: list[object] = []
+    event.listen(store.database.writing, "commit", commits.append)
+    began = time.monotonic()
+    for n in range(60):
+        entry = store.ledger.passing(a_post(f"m{n}", A))
+        await wait_until(lambda one=entry: not one.open)  # type: ignore[misc]
+        entry.became({A: Fate.DELIVERED})
+    rounds = (time.monotonic() - began) / LAZY
+    await written(store)
+    assert ledger(store) == {f"m{n}": {A: "delivered"} for n in range(60)}
+    assert len(commits) <= 60 + rounds + 2
 
 
 async def test_mail_and_entries_share_commits(store: Store) -> None:
@@ -98,11 +115,12 @@ async def test_mail_and_entries_share_commits(store: Store) -> None:
         first = asyncio.create_task(put(store, "first"))
         await gate.wait()
         rest = [asyncio.create_task(put(store, f"m{n}")) for n in range(20)]
-        noted = [asyncio.create_task(pass_on(store, f"u{n}")) for n in range(20)]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        for n in range(20):
+            pass_on(store, f"u{n}")
+        await wait_until(lambda: bool(store.ledger._under_way))
         gate.open.set()
-        await asyncio.gather(first, *rest, *noted)
+        await asyncio.gather(first, *rest)
+        await written(store)
     assert len(commits) == 2
     assert len(ledger(store)) == 20
 
@@ -110,36 +128,27 @@ async def test_mail_and_entries_share_commits(store: Store) -> None:
 # trouble
 
 
-async def test_a_disk_that_hangs_keeps_the_first_reply_for_a_moment_and_no_other(
-    store: Store, telemetry: Recorder
-) -> None:
+async def test_a_disk_that_hangs_keeps_nobody(store: Store) -> None:
     with stopped_at(store, "commit") as gate:
+        pass_on(store, "first")
+        await gate.wait()
         began = time.monotonic()
-        await asyncio.gather(*(pass_on(store, f"first{n}") for n in range(5)))
-        first = time.monotonic() - began
-        for n in range(100):
-            await pass_on(store, f"m{n}")
-        rest = time.monotonic() - began - first
+        for n in range(1000):
+            pass_on(store, f"m{n}")
+            await asyncio.sleep(0)
+        assert time.monotonic() - began < 0.5
         gate.open.set()
         await written(store)
-    assert PATIENCE <= first < PATIENCE + 0.4
-    assert rest < 0.4
-    assert len(ledger(store, everything=False)) == 105
-    [failed] = telemetry.named("ledger.failed")
-    assert failed["cause"] == "not written within 0.5 s"
-    assert len(telemetry.named("ledger.written")) == 1
-    await pass_on(store, "after")
-    assert "after" in ledger(store)
+    assert len(ledger(store, everything=False)) == 1001
 
 
 async def test_while_the_spool_is_not_open_entries_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mailgate.edge.spool.ledger.AGAIN", 0.05)
     telemetry = Recorder()
     store = Store(config(tmp_path), HOST, telemetry)
-    began = time.monotonic()
     for n in range(50):
-        await pass_on(store, f"m{n}")
-    assert time.monotonic() - began < PATIENCE
+        pass_on(store, f"m{n}")
+    await wait_until(lambda: bool(telemetry.named("ledger.failed")))
     assert [one["cause"] for one in telemetry.named("ledger.failed")] == ["the spool is not open"]
     await store.open()
     await written(store)
@@ -154,7 +163,8 @@ async def test_a_file_that_was_replaced_gets_what_the_old_one_did_not(
     monkeypatch.setattr("mailgate.edge.spool.ledger.AGAIN", 0.05)
     for file in tmp_path.glob("spool.db*"):
         file.rename(tmp_path / f"old-{file.name}")
-    await pass_on(store, "one")
+    pass_on(store, "one")
+    await wait_until(lambda: "moved or deleted" in store.ledger._trouble)
     assert await store.open()
     await written(store)
     assert ledger(store) == {"one": {A: "delivered"}}
@@ -168,7 +178,7 @@ async def test_entries_that_can_not_be_kept_are_counted_and_named(
     telemetry = Recorder()
     store = Store(config(tmp_path), HOST, telemetry)
     for n in range(40):
-        await pass_on(store, f"m{n}")
+        pass_on(store, f"m{n}")
     await store.open()
     await written(store)
     [lost] = telemetry.named("ledger.lost")
@@ -230,12 +240,13 @@ async def test_a_bug_in_it_is_said_and_keeps_no_mail(
     store: Store, telemetry: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store.ledger, "_entries", None)
-    await pass_on(store, "one")
+    pass_on(store, "one")
     [failed] = telemetry.named("ledger.failed")
     assert failed["id"] == "one"
     assert "AttributeError" in str(failed["trace"])
     monkeypatch.undo()
-    await pass_on(store, "two")
+    pass_on(store, "two")
+    await written(store)
     assert "two" in ledger(store)
 
 
@@ -284,13 +295,14 @@ async def test_what_belongs_to_one_outage(tmp_path: Path, course: str, found: li
     await store.open()
     for step in course.split():
         if step[0] == "u":
-            await pass_on(store, f"at{int(step[1:]):05}", now=NOW + int(step[1:]))
+            pass_on(store, f"at{int(step[1:]):05}", now=NOW + int(step[1:]))
         elif step[0] == "s":
             store.ledger.scored()
         else:
             await store.close()
             store = Store(config(tmp_path), HOST, Recorder())
             await store.open()
+    await written(store)
     said = [
         f"{one.began - NOW:.0f}-{one.ended - NOW:.0f}: {one.posts}" for one in outages.outages(store.database, Choice())
     ]

@@ -1,14 +1,14 @@
 """The ledger of posts that went on without the score that they should have, as the relay meets it.
 
-An entry is noted before the post is handed to the next hop, and written in the writer's group commits, many in one
-job, while the next hop does its part. Before the sender gets its reply the entry is waited for, PATIENCE at most. So
-if the gate is killed, all that was answered 250 stands in the ledger: with what became of it, or for the last LAZY
-seconds as `begun`. What the next hop took in the last moment, and nobody was told of, may be missing: its sender sends
-it again.
+No mail waits for it. An entry is noted before the post is handed to the next hop, and written with what became of it in
+the writer's group commits: LINGER after the first of them, many in one job. What is spooled is in the ledger by the
+same commit. If the gate is killed, the entries of the last moment (LINGER and one commit) are missing, though their
+senders may have got a 250; what became of others in the last LAZY seconds is not known then, and they are called
+uncertain.
 How it fails: never with an exception, and it never keeps mail. While it can't be written (`ledger.failed`, the cause)
-nobody waits for it, up to MOST_WAITING entries are kept in memory and tried again (`ledger.written` when that was of
-use), and of more, or at the end, it is said how many are not in it (`ledger.lost`). Each of these posts still has its
-line `spam.unscored` in the log.
+up to MOST_WAITING entries are kept in memory and tried again (`ledger.written` when that was of use); of more, or at
+the end, it is said how many are not in it (`ledger.lost`). Each of these posts still has its line `spam.unscored` in
+the log.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from mailgate.core.fate import Fate
 from mailgate.edge.spool.unscored import Note
 from mailgate.ports import Post, SpoolError
 
-PATIENCE = 0.5  # seconds that a reply waits for its entry
-PACE = 0.005  # seconds between the beginnings of two jobs while many entries come in: they are to share them
-LAZY = 0.5  # seconds between two jobs in which what became of posts is written as well
+LINGER = 0.02  # seconds that an entry waits for others; a job of its own would cost as much as passing a message
+LAZY = 0.5  # seconds that what became of a post waits if its entry has been written without it
 AGAIN = 5.0  # seconds between two attempts to write what could not be written
 CALM = 60.0  # seconds without an unscored post, in which another was scored, after which an outage is over
 MOST_AT_ONCE = 500  # entries in one job
@@ -42,38 +41,15 @@ class Tell(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
-    """An entry on its way to the disk. `answered` is done when it is there, or can't be brought there now. `open`: what
-    became of it can still go with it.
-    """
-
-    note: Note
-    answered: asyncio.Future[None]
-    open: bool = True
-
-    def answer(self) -> None:
-        """Nobody need wait for it any more."""
-        if not self.answered.done():
-            self.answered.set_result(None)
-
-
-@dataclass(slots=True, eq=False)
 class _Entry:
-    """See `mailgate.ports.Entry`."""
+    """See `mailgate.ports.Entry`. `open`: what became of it can still go with it."""
 
     ledger: Ledger
-    begun: _Waiting
+    note: Note
+    open: bool = True
 
-    async def became(self, fates: Mapping[str, Fate]) -> None:
-        await self.ledger.became(self.begun, fates)
-
-
-@dataclass(slots=True, eq=False)
-class _Missed:
-    """Stands for an entry where a bug kept it from being noted."""
-
-    async def became(self, fates: Mapping[str, Fate]) -> None:
-        """Nothing is left to be done: that it is missing has been said."""
+    def became(self, fates: Mapping[str, Fate]) -> None:
+        self.ledger.became(self, fates)
 
 
 @dataclass(slots=True)
@@ -88,7 +64,7 @@ class Ledger:
     def __init__(self, write: Callable[[Sequence[Note]], Awaitable[None]], tell: Tell) -> None:
         self._write = write
         self._tell = tell
-        self._entries: deque[_Waiting] = deque()
+        self._entries: deque[_Entry] = deque()
         self._words: deque[Note] = deque()  # what became of posts whose entry had gone already
         self._task: asyncio.Task[None] | None = None
         self._under_way: Sequence[Note] = ()
@@ -119,32 +95,28 @@ class Ledger:
 
     # entries
 
-    def passing(self, post: Post) -> _Entry | _Missed:
+    def passing(self, post: Post) -> _Entry:
+        """See `mailgate.ports.Ledger.passing`."""
+        entry = _Entry(self, Note(post, ""))
         try:
-            waiting = _Waiting(Note(post, self.outage(post.id, post.received)), asyncio.Future())
-            self._entries.append(waiting)
+            entry.note.outage = self.outage(post.id, post.received)
+            self._entries.append(entry)
             self._wanted.set()
             self._see_to_it()
-            return _Entry(self, waiting)
         except Exception:  # noqa: BLE001  a bug here must not keep the post
             self._tell("ledger.failed", id=post.id, trace=traceback.format_exc())
-            return _Missed()
+        return entry
 
-    async def became(self, begun: _Waiting, fates: Mapping[str, Fate]) -> None:
+    def became(self, entry: _Entry, fates: Mapping[str, Fate]) -> None:
         """See `mailgate.ports.Entry.became`."""
         try:
-            if begun.open:
-                begun.note.fates = fates
+            if entry.open:
+                entry.note.fates = fates
             else:
-                self._words.append(Note(begun.note.post, begun.note.outage, fates, again=True))
+                self._words.append(Note(entry.note.post, entry.note.outage, fates, again=True))
                 self._see_to_it()
-            if not begun.answered.done() and not self._trouble:
-                async with asyncio.timeout(PATIENCE):
-                    await begun.answered
-        except TimeoutError:
-            self._failed(f"not written within {PATIENCE:g} s")
         except Exception:  # noqa: BLE001  the post has been delivered: whatever is wrong here, its reply must say so
-            self._tell("ledger.failed", id=begun.note.post.id, trace=traceback.format_exc())
+            self._tell("ledger.failed", id=entry.note.post.id, trace=traceback.format_exc())
 
     def _see_to_it(self) -> None:
         if len(self._entries) + len(self._words) > MOST_WAITING:
@@ -162,19 +134,16 @@ class Ledger:
         """Write until nothing waits: what comes in while a job runs goes with the next one. After a failure one entry
         is tried, and another one the next time: the fault may be with a single one.
         """
-        loop, most, began = asyncio.get_running_loop(), MOST_AT_ONCE, 0.0
+        loop, most = asyncio.get_running_loop(), MOST_AT_ONCE
         told = loop.time()
         while self._entries or self._words:
-            await self._gathered(began, told)
-            began = loop.time()
+            await self._gathered(told + LAZY - loop.time())
             entries = list(itertools.islice(self._entries, most))
             self._under_way = self._taken(most)
-            if began >= told + LAZY or not entries:
+            if loop.time() >= told + LAZY or not entries:
                 self._under_way += self._told(most - len(entries))
-                told = told if self._words else began
+                told = told if self._words else loop.time()
             cause = await self._written(self._under_way)
-            for waiting in entries:
-                waiting.answer()
             if not cause:
                 most = MOST_AT_ONCE
                 self._well(len(self._under_way))
@@ -189,21 +158,20 @@ class Ledger:
             await _within(AGAIN, self._ending)
         self._under_way, self._task = (), None
 
-    async def _gathered(self, began: float, told: float) -> None:
-        """One entry goes at once, several wait for others to come, and what became of them waits longer."""
-        now = asyncio.get_running_loop().time()
+    async def _gathered(self, lazily: float) -> None:
+        """Until there is enough for a job."""
         if not self._entries and not self._ending.is_set():
             self._wanted.clear()
-            await _within(told + LAZY - now, self._wanted)
-        elif len(self._entries) > 1:
-            await _within(began + PACE - now, self._ending)
+            await _within(lazily, self._wanted)
+        if len(self._entries) < MOST_AT_ONCE:
+            await _within(LINGER, self._ending)
 
     def _taken(self, most: int) -> list[Note]:
         """The entries that are written next: they are not `open` any more."""
         taken = [self._entries.popleft() for _ in range(min(most, len(self._entries)))]
-        for waiting in taken:
-            waiting.open = False
-        return [waiting.note for waiting in taken]
+        for entry in taken:
+            entry.open = False
+        return [entry.note for entry in taken]
 
     def _told(self, most: int) -> list[Note]:
         """The same of what became of others."""
