@@ -72,7 +72,7 @@ def _headed(one: Outage, now: float, *, everything: bool) -> str:
 
 
 def _why(one: Outage) -> str:
-    most_first = sorted(one.reasons.items(), key=lambda pair: -pair[1])
+    most_first = sorted(one.reasons.items(), key=lambda pair: (-pair[1], pair[0]))
     return ", ".join(f"{reason} {number}" for reason, number in most_first)
 
 
@@ -88,7 +88,7 @@ def _row(one: Outage) -> tuple[str, ...]:
 
 def _rows(found: Iterable[Passed]) -> Iterator[tuple[str, ...]]:
     for one in found:
-        score = f"; came to {one.score:.1f}" if one.score is not None else ""
+        score = f", then scored {one.score:.1f}" if one.score is not None else ""
         for person in one.recipients:
             yield (
                 one.id,

@@ -25,7 +25,7 @@ from mailgate.core.fate import Fate
 from mailgate.edge.spool.unscored import Note
 from mailgate.ports import Post, SpoolError
 
-LINGER = 0.02  # seconds that an entry waits for others; a job of its own would cost as much as passing a message
+LINGER = 0.05  # seconds that an entry waits for others; a job of its own would cost as much as passing a message
 LAZY = 0.5  # seconds that what became of a post waits if its entry has been written without it
 AGAIN = 5.0  # seconds between two attempts to write what could not be written
 CALM = 60.0  # seconds without an unscored post, in which another was scored, after which an outage is over
