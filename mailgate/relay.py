@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 import time
 import traceback
 from collections.abc import Callable
@@ -27,14 +26,18 @@ from mailgate.core.retry import delay
 from mailgate.core.rules import decide
 from mailgate.core.triage import all_alike, silence
 from mailgate.core.verdict import Action, Decision
+from mailgate.deadlines import Deadlines
 from mailgate.ports import Facts, Parked, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
 
+_WORST_FIRST = (answer.DEFERRED, answer.REJECTED, answer.HELD, answer.SPOOLED, answer.DELIVERED)
+_CALM = frozenset({answer.DELIVERED, answer.HELD})
+
 
 def new_gate_id() -> str:
     """A fresh gate id."""
-    return gate_id(time.time(), secrets.randbits(40))
+    return gate_id(time.time(), random.getrandbits(40))  # unique is enough, and no system call
 
 
 @dataclass(slots=True)
@@ -68,14 +71,16 @@ class Relay:
         self._valve = valve
         self._telemetry = telemetry
         self._new_id = new_id
+        self._deadlines = Deadlines()
 
     async def handle(self, peer: Peer, envelope: Envelope, message: Message) -> tuple[Reply, ...]:
         """A reply for each recipient of the envelope, in order, duplicates included (on the SMTP door all the same)."""
-        started = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         case = _Case(
             id=self._new_id(),
             peer=peer,
-            envelope=envelope.only(tuple(dict.fromkeys(envelope.recipients))),
+            envelope=envelope.once(),
             message=message,
             arrived=time.time(),
             deadline=started + self.config.relay.budget,
@@ -86,7 +91,7 @@ class Relay:
             self._telemetry.event("message.failed", {"id": case.id, "trace": traceback.format_exc()}, level="error")
             self._telemetry.count("messages", door=peer.door, verdict="failed")
             said = dict.fromkeys(case.envelope.recipients, (answer.DEFERRED, answer.trouble(case.id)))
-        self._telemetry.observe("stage_seconds", asyncio.get_running_loop().time() - started, stage="total")
+        self._telemetry.observe("stage_seconds", loop.time() - started, stage="total")
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
         return tuple(said[recipient][1] for recipient in envelope.recipients)
@@ -156,8 +161,9 @@ class Relay:
         deadline = case.deadline - _reserve(self.config.relay.budget)
         try:
             # The upstream keeps the deadline itself; this holds if it fails to.
-            async with asyncio.timeout_at(deadline + _GRACE):
-                outcomes = await self._upstream.deliver(case.envelope, case.message, deadline)
+            outcomes = await self._deadlines.wait(
+                self._upstream.deliver(case.envelope, case.message, deadline), deadline + _GRACE
+            )
         except TimeoutError:
             outcomes = all_alike(Result.UNCERTAIN, silence("no outcome in time"), len(recipients), alone=True)
         self._telemetry.observe("stage_seconds", loop.time() - started, stage="upstream")
@@ -214,9 +220,7 @@ class Relay:
     ) -> None:
         """The one line that a message leaves in the log; its name is the worst that befell a recipient."""
         words = {word for word, _ in said.values()}
-        order = (answer.DEFERRED, answer.REJECTED, answer.HELD, answer.SPOOLED, answer.DELIVERED)
-        worst = next(word for word in order if word in words)
-        calm = worst in {answer.DELIVERED, answer.HELD}
+        worst = next(word for word in _WORST_FIRST if word in words)
         self._telemetry.event(
             f"message.{worst}",
             {
@@ -230,7 +234,7 @@ class Relay:
                 "bytes": case.message.size,
                 "reasons": list(reasons),
             },
-            level="info" if calm else "warning",
+            level="info" if worst in _CALM else "warning",
         )
 
 

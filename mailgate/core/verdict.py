@@ -36,9 +36,12 @@ class Decision:
     reply: Reply | None
 
 
+_ACCEPT = Decision(Action.ACCEPT, (), None)
+
+
 def strongest(verdicts: Iterable[Verdict]) -> Decision:
     """The decision that follows from what the rules said; accept if none said anything."""
     ranked = sorted(verdicts, key=lambda verdict: -verdict.action)
     if not ranked:
-        return Decision(Action.ACCEPT, (), None)
+        return _ACCEPT
     return Decision(ranked[0].action, tuple(verdict.reason for verdict in ranked), ranked[0].reply)
