@@ -187,7 +187,7 @@ class Replay:
 
     def _stamped(self, claimed: Claimed, message: Message, found: Scored) -> Message:
         limits = spam.thresholds(self.config.spam.policy, claimed.envelope.recipients)
-        fields = spam_fields.fields(found, limits)
+        fields = spam_fields.of_score(found, limits)
         return Message(headers.replaced(message.head, spam_fields.SCAN.lower().encode(), fields), message.body)
 
     # send

@@ -147,7 +147,7 @@ class Config(_Section):
     log: LogConfig = LogConfig()
     idle_keys: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def for_rules(self) -> Policy:
         """What the rulebook needs of it."""
         return Policy(self.spam.policy, self.policy.reject_after_acceptance)

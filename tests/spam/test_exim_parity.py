@@ -20,7 +20,7 @@ from mailgate.core.facts import MessageFacts
 from mailgate.core.rules import decide
 from mailgate.core.scan import Scored
 from mailgate.core.spam import exim_int, score_and_bar, thresholds
-from mailgate.core.spam_fields import fields
+from mailgate.core.spam_fields import of_score
 from mailgate.core.verdict import Action
 from tests.stack.children import account, me, remove, temporary_directory
 from tests.stack.exim import PROGRAM
@@ -146,7 +146,7 @@ def test_the_same_decision_and_the_same_text(exims: dict[str, tuple[str, int, st
 def test_the_same_header_when_there_is_one(exims: dict[str, tuple[str, int, str]], score: str) -> None:
     word, _, text = exims[score]
     limits = thresholds(POLICY.spam, ["list@lists.test"])
-    found = headers.first(fields(Scored(float(score), 4.0, "", ""), limits), b"x-spam-score").decode()
+    found = headers.first(of_score(Scored(float(score), 4.0, "", ""), limits), b"x-spam-score").decode()
     assert found == ("" if word == "passed" else text)
 
 
