@@ -22,6 +22,7 @@ from mailgate.edge.log import EventLog
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _OCTETS = tuple(4**n * 1024 for n in range(9))
+# With bounds below zero there is no _sum (it could fall), nor _count: le="+Inf" is the count. OpenMetrics, Histogram.
 _POINTS = (-5, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 50)
 
 _COUNTERS = {

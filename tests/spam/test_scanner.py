@@ -25,7 +25,7 @@ async def test_the_first_server_is_asked_while_it_has_room(make: Callable[..., S
         assert isinstance(await site.scan(), Scored)
     assert [fake.scans for fake in site.fakes] == [3, 0]
     assert (site.counted("scored", 0), site.counted("unscored", 0)) == (3.0, 0.0)
-    assert site.watched.value("spam_score_count") == 3.0
+    assert site.watched.value("spam_score_bucket", le="+Inf") == 3.0
     assert site.watched.value("stage_seconds_count", stage="spam") == 3.0
     assert site.watched.events() == []
 
