@@ -196,7 +196,7 @@ class Daemon:
         new, fixed = _with_fixed(new, self._config)
         self._config = self._relay.config = self._replay.config = new
         self._upstream.config, self._spool.config = new.mailman, new.spool
-        self._scorers.timeout = new.spam.timeout
+        self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
         self._log.level, self._log.form = new.log.level, new.log.format
         if self._listener:
             self._listener.config = new
@@ -294,7 +294,7 @@ def scorers_of(config: Config, telemetry: ports.Telemetry) -> Scorers:
         from mailgate.edge.rspamd import Rspamd  # noqa: PLC0415
 
         scorers = [Rspamd(at) for at in config.spam.servers]
-    return Scorers(scorers, telemetry, timeout=config.spam.timeout)
+    return Scorers(scorers, telemetry, timeout=config.spam.timeout, probe_interval=config.spam.probe_interval)
 
 
 def _with_fixed(new: Config, old: Config) -> tuple[Config, list[str]]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from mailgate import ports
 from mailgate.config import Config
 from mailgate.core import answer, headers, origin, scan, spam, spam_fields
 from mailgate.core.envelope import Client, Envelope, Peer, printable
@@ -26,27 +26,15 @@ from mailgate.core.outcome import Outcome, Result
 from mailgate.core.reply import Reply
 from mailgate.core.retry import delay
 from mailgate.core.rules import UNSCORED, after_acceptance, decide
-from mailgate.core.scan import Scored, Skipped, Unscored
+from mailgate.core.scan import Scored, Unscored
 from mailgate.core.triage import all_alike, silence
 from mailgate.core.verdict import Action, Decision
-from mailgate.ports import (
-    Entry,
-    Facts,
-    Parked,
-    Post,
-    Scanner,
-    Spool,
-    SpoolError,
-    SpoolFull,
-    Telemetry,
-    Upstream,
-    Valve,
-)
+from mailgate.deadlines import Deadlines
+from mailgate.ports import Facts, Parked, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
 _NOTHING_SEEN = MessageFacts(hops=0, bounded=False)
 _NOBODY_KNOWN = Client()
-_NOTHING_KEPT = Facts()
 _WORST_FIRST = (
     answer.DEFERRED,
     answer.REJECTED,
@@ -55,18 +43,17 @@ _WORST_FIRST = (
     answer.SPOOLED,
     answer.DELIVERED,
 )
+_CALM = frozenset({answer.DELIVERED, answer.HELD})
 
 
 def new_gate_id() -> str:
     """A fresh gate id."""
-    return gate_id(time.time(), secrets.randbits(40))
+    return gate_id(time.time(), random.getrandbits(40))  # unique is enough, and no system call
 
 
 @dataclass(slots=True)
 class _Case:
-    """One message on its way: what every step needs to know. What stands below `deadline` is filled in as it goes;
-    `facts` are judged by, `kept` go with it into the spool, `entry` is its place in the ledger if it has no score.
-    """
+    """One message on its way: what every step needs to know. What stands below `deadline` is filled in as it goes."""
 
     id: str
     peer: Peer
@@ -76,8 +63,9 @@ class _Case:
     deadline: float  # of the loop's clock
     facts: MessageFacts = _NOTHING_SEEN
     client: Client = _NOBODY_KNOWN
-    kept: Facts = _NOTHING_KEPT
-    entry: Entry | None = None
+    exim_id: str = ""
+    message_id: str = ""
+    entry: ports.Entry | None = None  # in the ledger
 
 
 class Relay:
@@ -100,14 +88,16 @@ class Relay:
         self._valve = valve
         self._telemetry = telemetry
         self._new_id = new_id
+        self._deadlines = Deadlines()
 
     async def handle(self, peer: Peer, envelope: Envelope, message: Message) -> tuple[Reply, ...]:
         """A reply for each recipient of the envelope, in order, duplicates included (on the SMTP door all the same)."""
-        started = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         case = _Case(
             id=self._new_id(),
             peer=peer,
-            envelope=envelope.only(tuple(dict.fromkeys(envelope.recipients))),
+            envelope=envelope.once(),
             message=message,
             arrived=time.time(),
             deadline=started + self.config.relay.budget,
@@ -118,7 +108,7 @@ class Relay:
             self._telemetry.event("message.failed", {"id": case.id, "trace": traceback.format_exc()}, level="error")
             self._telemetry.count("messages", door=peer.door, verdict="failed")
             said = dict.fromkeys(case.envelope.recipients, (answer.DEFERRED, answer.trouble(case.id)))
-        self._telemetry.observe("stage_seconds", asyncio.get_running_loop().time() - started, stage="total")
+        self._telemetry.observe("stage_seconds", loop.time() - started, stage="total")
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
         return tuple(said[recipient][1] for recipient in envelope.recipients)
@@ -139,7 +129,7 @@ class Relay:
         self._look(case)
         policy = self.config.for_rules
         decision = decide(case.facts, policy)
-        if decision.action is Action.ACCEPT:  # as far as that costs nothing to know
+        if decision.action is Action.ACCEPT and not case.facts.scan:  # as far as that costs nothing to know
             await self._scan(case)
             decision = decide(case.facts, policy)
         decision = after_acceptance(decision, policy)
@@ -163,35 +153,34 @@ class Relay:
     # look: what costs nothing to know
 
     def _look(self, case: _Case) -> None:
-        case.facts = of_message(case.message, case.envelope.recipients)
-        if not case.message.bounded:
-            return
+        if case.message.bounded:
+            self._read(case)
+        recipients = case.envelope.recipients
+        skipped = spam.skipped(self.config.spam.policy, case.message.size, case.client.ip, recipients)
+        case.facts = of_message(case.message, recipients, skipped)
+        if skipped:
+            self._telemetry.count("spam_scans", result="skipped", server="")
+
+    def _read(self, case: _Case) -> None:
         head = case.message.head
-        source = origin.origin(head)
-        case.client = source.client
-        message_id = headers.first(head, b"message-id").decode("utf-8", "replace")
-        case.kept = Facts(
-            exim_id=source.exim_id or headers.exim_id(head),
-            message_id=printable(message_id)[:250],
-            client=origin.written(source.client),
-        )
-        case.message = Message(headers.cut(head, self.config.hostname), case.message.body)
-        self._telemetry.count("origin", source="header" if source.client.ip else "unknown")
+        clean = headers.cut(head, self.config.hostname)
+        if clean is not head:  # what our Exim says of the client is among the fields that are cut
+            source = origin.origin(head)
+            case.client, case.exim_id = source.client, source.exim_id
+            case.message = Message(clean, case.message.body)
+        case.exim_id = case.exim_id or headers.exim_id(clean)
+        case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
+        self._telemetry.count("origin", source="header" if case.client.ip else "unknown")
 
     # scan
 
     async def _scan(self, case: _Case) -> None:
-        policy, client = self.config.spam.policy, case.client
-        skipped = spam.skipped(policy, case.message.size, client.ip, case.envelope.recipients)
-        found = skipped or await self._ask(case)
+        found = await self._ask(case)
         case.facts = replace(case.facts, scan=found)
-        if isinstance(found, Skipped):
-            self._telemetry.count("spam_scans", result="skipped", server="")
-        elif isinstance(found, Unscored):
-            case.kept = replace(case.kept, scan=scan.written(found))
+        if isinstance(found, Unscored):
             self._telemetry.count("unscored", reason=found.reason)
             failed = {"text": scan.ALL_FAILED, "reason": found.reason, "cause": found.detail}
-            self._telemetry.event("spam.unscored", _named(case) | failed, level="warning")
+            self._telemetry.event("spam.unscored", {**_named(case), **failed}, level="warning")
         else:
             self._spool.ledger.scored()
 
@@ -201,8 +190,10 @@ class Relay:
         left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
         deadline = started + min(self.config.spam.timeout, left)
         try:
-            async with asyncio.timeout_at(deadline + _GRACE):
-                return await self._scanner.scan(case.envelope, case.message, case.client, deadline, case.id)
+            # The scanner keeps the deadline itself; this holds if it fails to.
+            return await self._deadlines.wait(
+                self._scanner.scan(case.envelope, case.message, case.client, deadline, case.id), deadline + _GRACE
+            )
         except TimeoutError:
             return Unscored("timeout", "the scan did not end in time")
 
@@ -232,9 +223,11 @@ class Relay:
 
     def _stamp(self, case: _Case) -> None:
         ours = headers.received(case.envelope, case.peer, self.config.hostname, case.id, case.arrived)
-        if case.facts.scan:
+        if isinstance(case.facts.scan, Scored):
             limits = spam.thresholds(self.config.spam.policy, case.envelope.recipients)
-            ours += spam_fields.fields(case.facts.scan, limits)
+            ours += spam_fields.of_score(case.facts.scan, limits)
+        elif case.facts.scan:
+            ours += spam_fields.without_score(case.facts.scan)
         ours += headers.field("X-Mailgate-Id", case.id)
         case.message = Message(ours + case.message.head, case.message.body)
 
@@ -246,15 +239,16 @@ class Relay:
             paused = all_alike(Result.UNREACHED, silence(f"paused: {self._valve.paused}"), len(recipients))
             return dict(zip(recipients, paused, strict=True))
         if isinstance(case.facts.scan, Unscored) and self._upstream.up:
-            post = Post(case.id, case.envelope, case.message.size, case.kept, case.arrived)
+            post = ports.Post(case.id, case.envelope, case.message.size, _kept(case), case.arrived)
             case.entry = self._spool.ledger.passing(post)
         loop = asyncio.get_running_loop()
         started = loop.time()
         deadline = case.deadline - _reserve(self.config.relay.budget)
         try:
             # The upstream keeps the deadline itself; this holds if it fails to.
-            async with asyncio.timeout_at(deadline + _GRACE):
-                outcomes = await self._upstream.deliver(case.envelope, case.message, deadline)
+            outcomes = await self._deadlines.wait(
+                self._upstream.deliver(case.envelope, case.message, deadline), deadline + _GRACE
+            )
         except TimeoutError:
             outcomes = all_alike(Result.UNCERTAIN, silence("no outcome in time"), len(recipients), alone=True)
         self._telemetry.observe("stage_seconds", loop.time() - started, stage="upstream")
@@ -289,7 +283,7 @@ class Relay:
         left = max(case.deadline - started, _GRACE)
         try:
             async with asyncio.timeout(left + _GRACE):
-                await self._spool.store(case.id, case.envelope, case.message, parked, case.kept, case.arrived, left)
+                await self._spool.store(case.id, case.envelope, case.message, parked, _kept(case), case.arrived, left)
         except SpoolFull as error:
             self._telemetry.event("spool.full", {"id": case.id, "cause": str(error)}, level="error")
             return answer.no_space(case.id)
@@ -312,11 +306,10 @@ class Relay:
         """The one line that a message leaves in the log; its name is the worst that befell a recipient."""
         words = {word for word, _ in said.values()}
         worst = next(word for word in _WORST_FIRST if word in words)
-        calm = worst in {answer.DELIVERED, answer.HELD}
         self._telemetry.event(
             f"message.{worst}",
-            _named(case)
-            | {
+            {
+                **_named(case),
                 "door": case.peer.door,
                 "peer": case.peer.address,
                 "client": case.client.ip,
@@ -324,15 +317,22 @@ class Relay:
                 "recipients": {printable(r): _told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()},
                 "bytes": case.message.size,
                 "reasons": list(reasons),
-            }
-            | scan.told(case.facts.scan),
-            level="info" if calm else "warning",
+                **scan.told(case.facts.scan),
+            },
+            level="info" if worst in _CALM else "warning",
         )
+
+
+def _kept(case: _Case) -> Facts:
+    """What goes with it into the spool."""
+    found = case.facts.scan
+    unscored = scan.written(found) if isinstance(found, Unscored) else ""
+    return Facts(case.exim_id, case.message_id, origin.written(case.client), unscored)
 
 
 def _named(case: _Case) -> dict[str, object]:
     """The ids by which a message is found again."""
-    return {"id": case.id, "exim_id": case.kept.exim_id, "message_id": case.kept.message_id}
+    return {"id": case.id, "exim_id": case.exim_id, "message_id": case.message_id}
 
 
 def _reserve(budget: float) -> float:

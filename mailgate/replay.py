@@ -31,7 +31,7 @@ _AHEAD = 8  # messages claimed at once for each that is sent at a time: they sha
 _TROUBLE_AGAIN = 60.0  # seconds until a message is tried again whose replay failed for a reason of ours
 _SETTLE_AGAIN = 1.0  # seconds between two tries to write down what became of a message
 _LOOK_AGAIN = 1.0  # seconds; what another process made due is noticed after that
-_LOOK_AT_HELD = 5.0  # seconds between two looks at what is held until it can be scored
+_LOOK_AT_HELD = 5.0  # seconds between two looks, at most, at what is held until it can be scored
 _SETTLED = {Action.HOLD: "held", Action.REJECT: "failed", Action.DISCARD: "dropped"}
 _WORST_FIRST = ("failed", "uncertain", "deferred", "held", "dropped", "delivered")
 
@@ -113,7 +113,7 @@ class Replay:
         if not batch and now >= self._next_held:
             before = now if self._scanner.available else now - self._patience()
             batch = await self._spool.claim_awaiting(now, before, most)
-            self._next_held = 0.0 if batch else now + _LOOK_AT_HELD
+            self._next_held = 0.0 if batch else now + min(_LOOK_AT_HELD, self.config.spam.hold_at_most)
         return batch
 
     def _patience(self) -> float:
@@ -187,7 +187,7 @@ class Replay:
 
     def _stamped(self, claimed: Claimed, message: Message, found: Scored) -> Message:
         limits = spam.thresholds(self.config.spam.policy, claimed.envelope.recipients)
-        fields = spam_fields.fields(found, limits)
+        fields = spam_fields.of_score(found, limits)
         return Message(headers.replaced(message.head, spam_fields.SCAN.lower().encode(), fields), message.body)
 
     # send

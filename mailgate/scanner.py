@@ -55,8 +55,8 @@ _Ask = Callable[[Scorer, float], Awaitable[Scored | Unscored]]
 class Scorers:
     """All servers of one engine, in the order of the configuration. `watch` must run for one to come back.
 
-    `timeout` (seconds for a message, all servers together) may be replaced; `on_change` is called when a server went
-    down or came back.
+    `timeout` (seconds for a message, all servers together) and `probe_interval` (seconds) may be replaced; `on_change`
+    is called when a server went down or came back.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Scorers:
         self.on_change: Callable[[], None] = lambda: None
         self._servers = tuple(_Server(scorer, Breaker(connections)) for scorer in scorers)
         self._telemetry = telemetry
-        self._probe_interval = probe_interval
+        self.probe_interval = probe_interval
         self._waiters: deque[_Waiter] = deque()
         for scorer in scorers:
             for result in ("scored", "unscored"):
@@ -208,7 +208,7 @@ class Scorers:
         if not server.breaker.failed(cause):
             return
         if not server.proven:  # it answers probes and nothing else
-            server.doubt = min(max(2 * server.doubt, self._probe_interval), _MOST_DOUBT)
+            server.doubt = min(max(2 * server.doubt, self.probe_interval), _MOST_DOUBT)
         server.down.set()
         fields = {"server": server.scorer.name, "cause": cause}
         if self.available:
@@ -224,7 +224,7 @@ class Scorers:
             await asyncio.sleep(server.doubt)
             while cause := await server.scorer.ping(loop.time() + min(self.timeout, _PROBE)):
                 server.breaker.reason = cause
-                await asyncio.sleep(self._probe_interval)
+                await asyncio.sleep(self.probe_interval)
             server.down.clear()
             server.proven = False
             server.breaker.probed()

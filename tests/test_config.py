@@ -54,6 +54,7 @@ DEFAULTS = {
     "spam.engine": "spamd",
     "spam.servers": (Endpoint("127.0.0.1", 783),),
     "spam.timeout": 10,
+    "spam.probe_interval": 1,
     "spam.max_size": 400 * 1024,
     "spam.on_failure": "accept",
     "spam.hold_at_most": 60 * MINUTE,

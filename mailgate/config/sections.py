@@ -85,6 +85,7 @@ class SpamConfig(_Section):
     engine: Literal["off", "spamd", "rspamd"] = "spamd"
     servers: tuple[Address, ...] = Field(default=(Endpoint("127.0.0.1", 783),), strict=False)
     timeout: Positive = 10.0
+    probe_interval: Positive = 1.0
     max_size: Size = 400 * 2**10
     on_failure: OnFailure = "accept"
     hold_at_most: Positive = 3600.0
@@ -146,7 +147,7 @@ class Config(_Section):
     log: LogConfig = LogConfig()
     idle_keys: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def for_rules(self) -> Policy:
         """What the rulebook needs of it."""
         return Policy(self.spam.policy, self.policy.reject_after_acceptance)

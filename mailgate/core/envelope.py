@@ -48,6 +48,11 @@ class Envelope:
         """The same envelope for some of the recipients."""
         return Envelope(self.sender, recipients, self.smtputf8, self.eight_bit)
 
+    def once(self) -> Envelope:
+        """The same envelope with each recipient once."""
+        once = dict.fromkeys(self.recipients)
+        return self if len(once) == len(self.recipients) else self.only(tuple(once))
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:

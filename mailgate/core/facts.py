@@ -21,7 +21,7 @@ class MessageFacts:
     scan: Scan | None = None
 
 
-def of_message(message: Message, recipients: tuple[str, ...]) -> MessageFacts:
-    """The facts that the octets and the envelope themselves tell."""
+def of_message(message: Message, recipients: tuple[str, ...], scan: Scan | None = None) -> MessageFacts:
+    """The facts that the octets and the envelope themselves tell; and that it is not scanned, where that is known."""
     hops = headers.hops(message.head) if message.bounded else 0
-    return MessageFacts(hops, message.bounded, recipients)
+    return MessageFacts(hops, message.bounded, recipients, scan)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mailgate.core import headers
 from mailgate.core.envelope import Client, printable
@@ -69,6 +70,7 @@ def _client(values: dict[str, str]) -> Client:
     )
 
 
+@lru_cache(maxsize=1024)  # mail comes from the same hosts again and again
 def _address(text: str) -> str:
     """The address in its canonical form, an IPv4 one that is wrapped in IPv6 unwrapped; "" if it is none."""
     try:

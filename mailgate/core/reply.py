@@ -42,7 +42,7 @@ class Reply:
         return self.code >= 500
 
     def __str__(self) -> str:
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+        return " ".join([part for part in (str(self.code), self.enhanced, self.text) if part])
 
 
 @lru_cache(maxsize=256)
@@ -69,6 +69,13 @@ def _read(line: bytes) -> tuple[int, bool, str]:
     return int(found[1]), found[2] == b"-", clean(found[3] or b"")
 
 
+@lru_cache(maxsize=256)
+def _whole(line: bytes) -> tuple[Reply, tuple[str, ...]] | None:
+    """The reply that is this line alone; None if more lines follow. Raises Garbage."""
+    code, more, text = _read(line)
+    return None if more else (parse(code, text[:MAX_TEXT]), (text,))
+
+
 class ReplyParser:
     """Octets in, replies out. Feed what arrives; take from `replies` in order.
 
@@ -89,13 +96,16 @@ class ReplyParser:
 
     def feed(self, octets: bytes) -> None:
         """Take octets as they arrive."""
-        *lines, self._rest = (self._rest + octets).split(b"\n")
+        *lines, self._rest = (self._rest + octets if self._rest else octets).split(b"\n")
         for line in lines:
-            self._line(line.removesuffix(b"\r"))
+            self._line(line[:-1] if line[-1:] == b"\r" else line)
         if len(self._rest) > MAX_LINE + 1:  # the CR of the longest line may be among them
             raise Garbage("a reply line without end")
 
     def _line(self, line: bytes) -> None:
+        if not self._lines and (whole := _whole(line)):
+            self._have(whole)
+            return
         code, more, text = _read(line)
         if self._lines and code != self._code:
             raise Garbage(f"a reply that is {self._code} and {code} at once")
@@ -105,6 +115,9 @@ class ReplyParser:
             raise Garbage("a reply of too many lines")
         if not more:
             lines, self._lines = tuple(self._lines), []
-            if len(self.replies) >= MAX_REPLIES:
-                raise Garbage("more replies than anybody asked for")
-            self.replies.append((parse(code, " ".join(lines)[:MAX_TEXT]), lines))
+            self._have((parse(code, " ".join(lines)[:MAX_TEXT]), lines))
+
+    def _have(self, reply: tuple[Reply, tuple[str, ...]]) -> None:
+        if len(self.replies) >= MAX_REPLIES:
+            raise Garbage("more replies than anybody asked for")
+        self.replies.append(reply)

@@ -8,9 +8,10 @@ messages that are tagged, so a list's filter may ask whether X-Spam-Score is the
 from __future__ import annotations
 
 import textwrap
+from functools import lru_cache
 
 from mailgate.core import headers
-from mailgate.core.scan import Scan, Scored, Skipped
+from mailgate.core.scan import Scored, Skipped, Unscored
 from mailgate.core.spam import Thresholds, score_and_bar, tagged
 
 SCAN = "X-Mailgate-Scan"
@@ -18,14 +19,21 @@ _WIDTH = 78  # RFC 5322 §2.1.1
 _MOST = 100  # lines of a report; SpamAssassin's longest have some forty
 
 
-def fields(scan: Scan, thresholds: Thresholds) -> bytes:
-    """The fields for a message with these thresholds."""
-    if isinstance(scan, Scored):
-        spam = tagged(scan.score, thresholds)
-        marks = _score(scan) + _report(scan.report) + headers.field("X-Spam-Flag", "YES") if spam else b""
-        return marks + _status(scan, thresholds, spam=spam) + headers.field(SCAN, "scored")
-    word = "skipped" if isinstance(scan, Skipped) else "unscored"
-    return headers.field(SCAN, f"{word}; reason={scan.reason}")
+def of_score(scan: Scored, thresholds: Thresholds) -> bytes:
+    """The fields for a scored message with these thresholds."""
+    spam = tagged(scan.score, thresholds)
+    marks = _score(scan) + _report(scan.report) + headers.field("X-Spam-Flag", "YES") if spam else b""
+    return marks + _status(scan, thresholds, spam=spam) + headers.field(SCAN, "scored")
+
+
+def without_score(scan: Unscored | Skipped) -> bytes:
+    """The field for a message that has no score."""
+    return _without_score("skipped" if isinstance(scan, Skipped) else "unscored", scan.reason)
+
+
+@lru_cache(maxsize=16)  # there are fewer, and with engine = "off" every message has it
+def _without_score(word: str, reason: str) -> bytes:
+    return headers.field(SCAN, f"{word}; reason={reason}")
 
 
 def _score(scan: Scored) -> bytes:

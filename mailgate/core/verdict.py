@@ -43,10 +43,13 @@ class Decision:
     unwanted: bool = False
 
 
+_ACCEPT = Decision(Action.ACCEPT, (), None)
+
+
 def strongest(verdicts: Iterable[Verdict]) -> Decision:
     """The decision that follows from what the rules said; accept if none said anything."""
     ranked = sorted(verdicts, key=lambda verdict: (-verdict.action, verdict.unwanted))
     if not ranked:
-        return Decision(Action.ACCEPT, (), None)
+        return _ACCEPT
     first = ranked[0]
     return Decision(first.action, tuple(verdict.reason for verdict in ranked), first.reply, first.unwanted)

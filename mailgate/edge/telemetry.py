@@ -1,16 +1,19 @@
 """Metrics for Prometheus, and events for the log: what the stories count and say. Names: DESIGN's contract.
 
 Neither waits nor fails. What is a state (spool, breaker, pause) is computed at the scrape from its owner, so it is
-true even if an event was missed; see `Telemetry.at_scrape`.
+true even if an event was missed; see `Telemetry.at_scrape`. Counters and histograms are plain numbers that only
+become the library's metrics at a scrape: its own take a lock and a handful of calls for each count, several a message.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from itertools import accumulate
+from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import mailgate
@@ -19,6 +22,7 @@ from mailgate.edge.log import EventLog
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _OCTETS = tuple(4**n * 1024 for n in range(9))
+# With bounds below zero there is no _sum (it could fall), nor _count: le="+Inf" is the count. OpenMetrics, Histogram.
 _POINTS = (-5, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 50)
 
 _COUNTERS = {
@@ -69,37 +73,88 @@ class _AtScrape(Collector):
         return ()  # nothing is asked before the parts that answer are there
 
 
+_Key = tuple[str, ...]  # a metric's name and the values of its labels, as declared above
+
+
+class _Tally(Collector):
+    """Counters and histograms as numbers. One thread counts under one key; the thread of a scrape reads them."""
+
+    def __init__(self) -> None:
+        self.sums: dict[_Key, float] = {}
+        self.buckets: dict[_Key, list[int]] = {}  # how many in each bucket alone; the last one has no bound
+        for name, (_, labels, _) in _HISTOGRAMS.items():
+            if not labels:
+                self.begin((name,), {})
+        for name, label, values in _FROM_THE_START:
+            for value in values:
+                self.begin((name, value), {label: value})
+
+    def begin(self, key: _Key, labels: Mapping[str, str]) -> None:
+        """Have `key` from now on. Raises ValueError for labels that are not the declared ones, in their order."""
+        name = key[0]
+        declared = (_HISTOGRAMS if name in _HISTOGRAMS else _COUNTERS)[name][1]
+        if tuple(labels) != declared:
+            raise ValueError(f"{name} is counted by {declared}, not by {tuple(labels)}")
+        if name in _HISTOGRAMS:
+            self.buckets[key] = [0] * (len(_HISTOGRAMS[name][2]) + 1)
+        self.sums[key] = 0.0
+
+    def collect(self) -> Iterable[Metric]:
+        sums, buckets = self.sums.copy(), self.buckets.copy()
+        for name, (what, labels) in _COUNTERS.items():
+            counter = CounterMetricFamily(f"mailgate_{name}", what, labels=labels)
+            for key, value in sums.items():
+                if key[0] == name:
+                    counter.add_metric(key[1:], value)
+            yield counter
+        for name, (what, labels, bounds) in _HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(f"mailgate_{name}", what, labels=labels)
+            ends = [*(str(float(bound)) for bound in bounds), "+Inf"]
+            for key, counts in buckets.items():
+                if key[0] == name:
+                    histogram.add_metric(key[1:], list(zip(ends, accumulate(counts), strict=True)), sums[key])
+            yield histogram
+
+    def describe(self) -> Iterable[Metric]:
+        return self.collect()
+
+
 class Telemetry:
     """The one place where something is counted or said."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._registry = CollectorRegistry()
-        self._metrics: dict[str, Any] = {}
-        self._children: dict[tuple[str, ...], Any] = {}
-        for name, (what, labels) in _COUNTERS.items():
-            self._metrics[name] = Counter(f"mailgate_{name}", what, labels, registry=self._registry)
-        for name, (what, labels, buckets) in _HISTOGRAMS.items():
-            self._metrics[name] = Histogram(f"mailgate_{name}", what, labels, buckets=buckets, registry=self._registry)
-        for name, (what, labels) in _GAUGES.items():
-            self._metrics[name] = Gauge(f"mailgate_{name}", what, labels, registry=self._registry)
+        self._tally = _Tally()
+        self._registry.register(self._tally)
+        self._gauges = {
+            name: Gauge(f"mailgate_{name}", what, labels, registry=self._registry)
+            for name, (what, labels) in _GAUGES.items()
+        }
         info = Gauge("mailgate_build_info", "Version of this mailgate", ("version",), registry=self._registry)
         info.labels(mailgate.__version__).set(1)
-        for name, label, values in _FROM_THE_START:
-            for value in values:
-                self._child(name, {label: value})
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
-        self._child(name, labels).inc(amount)
+        key = (name, *labels.values())
+        try:
+            self._tally.sums[key] += amount
+        except KeyError:
+            self._tally.begin(key, labels)
+            self._tally.sums[key] += amount
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
-        self._child(name, labels).set(value)
+        gauge = self._gauges[name]
+        (gauge.labels(**labels) if labels else gauge).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add to a histogram."""
-        self._child(name, labels).observe(value)
+        key = (name, *labels.values())
+        if key not in self._tally.sums:
+            self._tally.begin(key, labels)
+        self._tally.sums[key] += value
+        self._tally.buckets[key][bisect_left(_HISTOGRAMS[name][2], value)] += 1
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
         """Say it in the log."""
@@ -112,11 +167,3 @@ class Telemetry:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
-
-    def _child(self, name: str, labels: dict[str, str]) -> Any:
-        key = (name, *labels.values())
-        child = self._children.get(key)
-        if child is None:
-            metric = self._metrics[name]
-            child = self._children[key] = metric.labels(**labels) if labels else metric
-        return child

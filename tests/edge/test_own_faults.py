@@ -98,6 +98,18 @@ def raising(error: Exception) -> Fault:
     return fault
 
 
+class Doorkeeper(Listener):
+    """A listener with a bug that shows when mail data comes in, once `fault` is set."""
+
+    fault: Exception | None = None
+
+    @property
+    def has_room(self) -> bool:
+        if self.fault:
+            raise self.fault
+        return super().has_room
+
+
 class Door:
     """A listener on both doors, in this process."""
 
@@ -115,7 +127,7 @@ class Door:
         )
         nobody = Scorers((), self.telemetry, timeout=1)
         self.relay = Relay(self.config, nobody, upstream, spool, Valve(), self.telemetry)
-        self.listener = Listener(self.config, self.handle, self.relay.turn_away, self.telemetry)
+        self.listener = Doorkeeper(self.config, self.handle, self.relay.turn_away, self.telemetry)
         self.broken = False
 
     async def handle(self, peer: Peer, envelope: Envelope, message: Message) -> tuple[Reply, ...]:
@@ -209,6 +221,48 @@ async def test_a_bug_outside_the_relay_ends_the_session() -> None:
         assert door.listener.in_flight == 0
 
 
+@pytest.mark.parametrize("pipelined", [True, False])
+@pytest.mark.parametrize("bug", [RuntimeError("a bug"), MemoryError()], ids=repr)
+async def test_a_bug_while_the_message_comes_in(bug: Exception, pipelined: bool) -> None:
+    """As many replies as recipients; then 421, since nobody knows where the peer stands."""
+    async with _door() as door:
+
+        def speak() -> list[str]:
+            with Client(door.ports[0].address, lmtp=True) as client:
+                commands = ["MAIL FROM:<>", f"RCPT TO:<{A}>", f"RCPT TO:<{B}>", "DATA"]
+                said = client.pipeline(commands) if pipelined else [client.command(line) for line in commands]
+                assert said[-1].code == 354
+                door.listener.fault = bug
+                client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+                return [str(client.reply()) for _ in range(3)]
+
+        said = await asyncio.to_thread(speak)
+        assert said == ["451 4.3.0 trouble of our own, try again"] * 2 + ["421 4.3.0 trouble of our own, try again"]
+        (trace,) = door.traces()
+        assert type(bug).__name__ in trace
+        door.listener.fault = None
+        assert await door.say(A) == ["250 2.0.0 delivered: Ok", GOES_ON]
+        assert door.listener.in_flight == 0
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+async def test_a_bug_before_the_message_ends_the_session(pipelined: bool) -> None:
+    async with _door() as door:
+
+        def speak() -> list[str]:
+            with Client(door.ports[0].address, lmtp=True) as client:
+                door.listener.fault = RuntimeError("a bug")
+                client.send(b"MAIL FROM:<>\r\n" + (f"RCPT TO:<{A}>\r\nDATA\r\n".encode() if pipelined else b""))
+                said = [str(client.reply())]
+                with pytest.raises(EOFError):
+                    client.reply()
+                door.listener.fault = None
+                return said
+
+        assert await asyncio.to_thread(speak) == ["421 4.3.0 trouble of our own, try again"]
+        assert len(door.traces()) == 1
+
+
 async def test_a_spool_that_hangs_is_not_waited_for() -> None:
     """No await without a deadline (promise 6), even when the spool forgets its own."""
     loop = asyncio.get_running_loop()
@@ -243,6 +297,25 @@ async def test_shutting_down_answers_what_is_in_flight() -> None:
         assert await draining
         for client in (idle, late):
             client.close()
+
+
+@pytest.mark.parametrize("pipelined", [True, False])
+async def test_shutting_down_waits_for_the_rest_of_a_message(pipelined: bool) -> None:
+    async with _door() as door:
+        with await asyncio.to_thread(Client, door.ports[0].address, lmtp=True) as client:
+            commands = ["MAIL FROM:<>", f"RCPT TO:<{A}>", "DATA"]
+            if pipelined:
+                await asyncio.to_thread(client.pipeline, commands)
+            else:
+                for line in commands:
+                    await asyncio.to_thread(client.command, line)
+            client.send(b"Subject: x\r\n")
+            draining = asyncio.create_task(door.listener.drain(5))
+            await asyncio.sleep(0)
+            client.send(b"\r\nx\r\n.\r\n")
+            said = [str(await asyncio.to_thread(client.reply)) for _ in range(2)]
+            assert [said[0][:3], said[1]] == ["250", "421 4.3.2 shutting down"]
+            assert await draining
 
 
 async def test_shutting_down_does_not_wait_for_ever() -> None:

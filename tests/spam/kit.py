@@ -17,6 +17,7 @@ from mailgate.edge.spamd import Spamd
 from mailgate.edge.telemetry import Telemetry
 from mailgate.ports import Scorer
 from tests.stack.fake_scorer import Engine
+from tests.stack.mails import GTUBE
 from tests.stack.ports import Port
 
 HEAD = (
@@ -27,8 +28,6 @@ HEAD = (
     b"MIME-Version: 1.0\r\n\r\n"
 )
 TEXT = b"Dear all,\r\n\r\nhere are the minutes of the meeting. We agreed on the new roof.\r\n\r\nIda\r\n"
-# The string that every scanner calls spam, in two halves: nobody is to find it in this file.
-GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*" + b"GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n"
 HAM, SPAM = message([HEAD + TEXT]), message([HEAD + TEXT, GTUBE])
 ENVELOPE = Envelope("ida@example.org", ("list@lists.test", "other@lists.test"))
 CLIENT = Client(ip="192.0.2.7", helo="mx.example.net", host="mx.example.net")

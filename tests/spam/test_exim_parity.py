@@ -20,7 +20,7 @@ from mailgate.core.facts import MessageFacts
 from mailgate.core.rules import decide
 from mailgate.core.scan import Scored
 from mailgate.core.spam import exim_int, score_and_bar, thresholds
-from mailgate.core.spam_fields import fields
+from mailgate.core.spam_fields import of_score
 from mailgate.core.verdict import Action
 from tests.stack.children import account, me, remove, temporary_directory
 from tests.stack.exim import PROGRAM
@@ -146,8 +146,14 @@ def test_the_same_decision_and_the_same_text(exims: dict[str, tuple[str, int, st
 def test_the_same_header_when_there_is_one(exims: dict[str, tuple[str, int, str]], score: str) -> None:
     word, _, text = exims[score]
     limits = thresholds(POLICY.spam, ["list@lists.test"])
-    found = headers.first(fields(Scored(float(score), 4.0, "", ""), limits), b"x-spam-score").decode()
+    found = headers.first(of_score(Scored(float(score), 4.0, "", ""), limits), b"x-spam-score").decode()
     assert found == ("" if word == "passed" else text)
+
+
+def test_exims_bar_has_up_to_51_characters(exims: dict[str, tuple[str, int, str]]) -> None:
+    """One more than its documentation says; ours is as long."""
+    for score, length in (("50", 50), ("51", 51), ("52", 51), ("12345.67", 51), ("-51", 51), ("-1000", 51)):
+        assert len(exims[score][2].partition(" (")[2]) == length + len(")")
 
 
 def test_all_three_decisions_are_among_them(exims: dict[str, tuple[str, int, str]]) -> None:

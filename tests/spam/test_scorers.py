@@ -123,7 +123,7 @@ async def test_the_scanner_goes_round_a_frozen_server_and_comes_back_to_it(real_
     spamd, rspamd = real_servers["spamd"], real_servers["rspamd"]
     names = [str(spamd.port), str(rspamd.port)]
     watched = Watched()
-    scanner = Scorers([scorer("spamd", names[0]), scorer("rspamd", names[1])], watched, timeout=6.0, probe_interval=0.1)
+    scanner = Scorers([scorer("spamd", names[0]), scorer("rspamd", names[1])], watched, timeout=4.0, probe_interval=0.1)
     loop = asyncio.get_running_loop()
 
     async def scan() -> Scored | Unscored:
@@ -133,7 +133,7 @@ async def test_the_scanner_goes_round_a_frozen_server_and_comes_back_to_it(real_
     watching = asyncio.create_task(scanner.watch())
     with Stopwatch() as watch:
         found = await asyncio.gather(*(scan() for _ in range(5)))
-    assert watch.seconds < 6.0
+    assert watch.seconds < 4.0
     assert {one.server for one in found if isinstance(one, Scored)} == {names[1]}
     with Stopwatch() as watch:
         assert isinstance(await scan(), Scored)

@@ -1,17 +1,15 @@
 """The mail data of one message: read to its end in bulk, within the bounds of one message and of all under way.
 
-Promise: the octets in flight that are counted here are given back if the message is refused or the session ends; else
-they are the caller's to give back.
+Promise: the octets in flight that are counted here are given back if the message is refused or dropped; else they are
+the caller's to give back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mailgate.core.data import DataReceiver
 from mailgate.core.reply import Reply
-from mailgate.edge.listener.wire import Wire
 
 if TYPE_CHECKING:
     from mailgate.edge.listener.listener import Listener
@@ -19,39 +17,53 @@ if TYPE_CHECKING:
 _PIECE = 256 * 1024  # octets that are kept together
 
 
-async def receive(
-    wire: Wire, listener: Listener, heard: Callable[[], None]
-) -> tuple[list[bytes], tuple[Reply, str] | None]:
-    """The message's octets in pieces, or the reply that refuses it and the reason: but read to its end in any case.
-
-    `heard` is called whenever something has come. Ends by cancellation with the session.
+class Intake:
+    """Feed what comes after the 354. When `done`: `pieces` are the message's octets, `size` how many, `rest` what was
+    pipelined behind them; or `refusal` is the reply that refuses it and the reason (but it is read to its end).
     """
-    receiver = DataReceiver()
-    limit = listener.config.relay.max_message_size
-    refusal: tuple[Reply, str] | None = None
-    pieces: list[bytes] = []
-    tail = bytearray()
-    size = 0
-    try:
-        while not receiver.done:
-            tail += receiver.feed(await wire.some())
-            heard()
-            if size + len(tail) > limit:
-                refusal = Reply(552, "5.3.4", f"message larger than {limit} octets"), "message-too-large"
-            elif not listener.has_room:
-                refusal = refusal or (Reply(452, "4.3.1", "too much mail in flight"), "too-much-in-flight")
-            if refusal:
-                listener.in_flight -= size
-                size = 0
-                pieces.clear()
-                tail.clear()
-            elif len(tail) >= _PIECE or receiver.done:
-                listener.in_flight += len(tail)
-                size += len(tail)
-                pieces.append(bytes(tail))
-                tail.clear()
-    except BaseException:
-        listener.in_flight -= size
-        raise
-    wire.unread(receiver.rest)
-    return pieces, refusal
+
+    def __init__(self, listener: Listener) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self.refusal: tuple[Reply, str] | None = None
+        self._listener = listener
+        self._receiver = DataReceiver()
+        self._limit = listener.config.relay.max_message_size
+        self._tail: list[bytes] = []
+        self._tail_size = 0
+
+    @property
+    def done(self) -> bool:
+        """True when the final dot has come."""
+        return self._receiver.done
+
+    @property
+    def rest(self) -> bytes:
+        """What came behind the final dot."""
+        return self._receiver.rest
+
+    def feed(self, octets: bytes) -> bool:
+        """Take octets as they come. True when the final dot was among them."""
+        settled = self._receiver.feed(octets)
+        done = self._receiver.done
+        if settled:
+            self._tail.append(settled)
+            self._tail_size += len(settled)
+        if self.size + self._tail_size > self._limit:
+            self.refusal = Reply(552, "5.3.4", f"message larger than {self._limit} octets"), "message-too-large"
+        elif not self._listener.has_room:
+            self.refusal = self.refusal or (Reply(452, "4.3.1", "too much mail in flight"), "too-much-in-flight")
+        if self.refusal:
+            self.drop()
+        elif self._tail_size >= _PIECE or done:
+            self._listener.in_flight += self._tail_size
+            self.size += self._tail_size
+            self.pieces.append(self._tail[0] if len(self._tail) == 1 else b"".join(self._tail))
+            self._tail, self._tail_size = [], 0
+        return done
+
+    def drop(self) -> None:
+        """Give up what has come."""
+        self._listener.in_flight -= self.size
+        self.size = self._tail_size = 0
+        self.pieces, self._tail = [], []

@@ -12,14 +12,15 @@ import asyncio
 import ipaddress
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mailgate.config import Config, Endpoint
 from mailgate.core.envelope import Door, Envelope, Peer
 from mailgate.core.message import Message
 from mailgate.core.reply import Reply
-from mailgate.edge.listener.session import Hooks, LMTPSession, Session
+from mailgate.edge.listener.hooks import Hooks
+from mailgate.edge.listener.session import LMTPSession, Session
 from mailgate.ports import Telemetry
 
 Handle = Callable[[Peer, Envelope, Message], Awaitable[tuple[Reply, ...]]]
@@ -36,7 +37,7 @@ class Listener:
         self.telemetry = telemetry
         self.loop = asyncio.get_running_loop()
         self.in_flight = 0
-        self._handle = handle
+        self.handle = handle
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []  # unix sockets of ours
         self._sessions: set[Session] = set()
@@ -108,13 +109,6 @@ class Listener:
         self._sessions.discard(session)
         self.telemetry.gauge("connections", self._count(session.door), door=session.door)
         self._quiet.set()
-
-    async def relay(self, peer: Peer, envelope: Envelope, message: Message, size: int) -> Sequence[Reply]:
-        """Have a message of `size` octets in flight relayed."""
-        try:
-            return await self._handle(peer, envelope, message)
-        finally:
-            self.in_flight -= size
 
     @staticmethod
     def address_of(peername: object) -> str:

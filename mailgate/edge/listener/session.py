@@ -13,8 +13,7 @@ import asyncio
 import traceback
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, syntax
@@ -22,47 +21,20 @@ from aiosmtpd.smtp import SMTP, syntax
 from mailgate.core.envelope import Door, Envelope, Peer
 from mailgate.core.message import message
 from mailgate.core.reply import Reply
-from mailgate.edge.listener.intake import receive
+from mailgate.edge.listener.glance import envelope_of, taken
+from mailgate.edge.listener.hooks import Hooks, commands_of
+from mailgate.edge.listener.intake import Intake
 from mailgate.edge.listener.wire import LineTooLong, Wire
-from mailgate.edge.listener.words import command, path, usual_mail, usual_rcpt, worded
+from mailgate.edge.listener.words import command, path, worded
 
 if TYPE_CHECKING:
     from mailgate.edge.listener.listener import Listener
 
 MAX_UNKNOWN = 20  # commands that nobody knows, before we hang up
-MAX_RECIPIENTS = 1000  # RFC 5321 §4.5.3.1.8 asks for 100
+_DATA = b"DATA\r\n"
+_TROUBLE = "trouble of our own, try again"
+_TROUBLE_ENDS = f"421 4.3.0 {_TROUBLE}"
 _LAST_WORDS = 2.0  # seconds in which a peer may read what we said last
-
-
-@cache
-def _commands(door: Door) -> list[str]:
-    return [name for name in dir(LMTPSession if door == "lmtp" else Session) if name.startswith("smtp_")]
-
-
-class Hooks:
-    """What aiosmtpd asks its handler."""
-
-    def __dir__(self) -> list[str]:
-        return ["handle_MAIL", "handle_RCPT"]  # aiosmtpd looks through all members for every session
-
-    async def handle_MAIL(  # noqa: N802  aiosmtpd's name
-        self, server: Session, _session: Any, envelope: Any, address: str, options: list[str]
-    ) -> str | bytes:
-        if not server.listener.has_room:
-            return "452 4.3.1 too much mail in flight, try again later"
-        envelope.mail_from = address
-        envelope.mail_options.extend(options)
-        return b"250 2.1.0 Ok"
-
-    async def handle_RCPT(  # noqa: N802  aiosmtpd's name
-        self, _server: Session, _session: Any, envelope: Any, address: str, _options: list[str]
-    ) -> str | bytes:
-        if address == "<>":
-            return "553 5.1.3 the null path is no recipient"
-        if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
-            return "452 4.5.3 too many recipients"  # RFC 5321 §4.5.3.1.10
-        envelope.rcpt_tos.append(address)
-        return b"250 2.1.5 Ok"
 
 
 class Session(SMTP):
@@ -89,11 +61,14 @@ class Session(SMTP):
         self._farewell = ""
         self._refused = False
         self._wire: Wire | None = None
+        self._intake: Intake | None = None
+        self._fault: Exception | None = None  # what went wrong while the task slept
+        self._address = ""
         self._end: asyncio.TimerHandle | None = None
 
     def __dir__(self) -> list[str]:
         # aiosmtpd looks through all members of every new session for its commands; these are all that it finds.
-        return _commands(self.door)
+        return commands_of(type(self))  # type: ignore[arg-type]  # a class can be hashed
 
     # the connection
 
@@ -107,6 +82,7 @@ class Session(SMTP):
             return
         transport.max_size = 64 * 1024  # type: ignore[attr-defined]  # a 256 KiB buffer for each read is slow
         super().connection_made(transport)
+        self._address = self.listener.address_of(transport.get_extra_info("peername"))
         self._end = self.loop.call_later(
             self.listener.config.relay.session_timeout, self.say_farewell, "421 4.4.2 the session took too long", True
         )
@@ -135,8 +111,22 @@ class Session(SMTP):
         return self._wire is not None
 
     def data_received(self, data: bytes) -> None:
-        if self._wire is not None:
-            self._wire.feed(data)
+        wire = self._wire
+        if wire is None:
+            return
+        if wire.idle and (self._intake is not None or not self._farewell):
+            try:
+                data = self._at_a_glance(data)
+            except Exception as error:  # noqa: BLE001  asyncio would drop the connection without a word
+                self._fault, data = error, _DATA
+                if self._intake is None:
+                    self._tell_fault(error)
+                    self.say_farewell(_TROUBLE_ENDS, True)
+                    return
+            if not data:
+                wire.say_at_once()
+                return
+        wire.feed(data)
 
     def _cb_client_connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         super()._cb_client_connected(reader, writer)
@@ -193,6 +183,8 @@ class Session(SMTP):
         try:
             await self._dialogue()
         finally:
+            if self._intake is not None:
+                self._intake.drop()
             self._close()  # at the peer's end of file, too
 
     async def _dialogue(self) -> None:
@@ -229,9 +221,12 @@ class Session(SMTP):
             await self.wire.flush()  # aiosmtpd closes behind these
 
     async def handle_exception(self, error: Exception) -> str:
+        self._tell_fault(error)
+        return f"451 4.3.0 {_TROUBLE}"
+
+    def _tell_fault(self, error: Exception) -> None:
         trace = "".join(traceback.format_exception(error))
         self.listener.telemetry.event("session.failed", {"trace": trace}, level="error")
-        return "451 4.3.0 trouble of our own, try again"
 
     # the greeting
 
@@ -258,30 +253,30 @@ class Session(SMTP):
 
     # the envelope
 
-    @syntax("MAIL FROM:<address>", extended=" [SP <mail-parameters>]")
-    async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
-        # What Exim says for nearly every message is understood at a glance; aiosmtpd takes the rest apart.
-        usual = usual_mail(arg) if arg else None
-        assert self.session is not None
-        assert self.envelope is not None
-        listener = self.listener
-        first = self.session.host_name and not self.envelope.mail_from
-        if usual and first and listener.has_room and usual[1] <= listener.config.relay.max_message_size:
-            self.envelope.mail_from = usual[0]
-            self.envelope.mail_options = ["BODY=8BITMIME"] if usual[2] else []
-            await self.push(b"250 2.1.0 Ok")
-        else:
-            await super().smtp_MAIL(arg)
+    def _at_a_glance(self, octets: bytes) -> bytes:
+        """Do what Exim says for nearly every message, and read the message, without waking the session's task.
 
-    @syntax("RCPT TO:<address>", extended=" [SP <mail-parameters>]")
-    async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
-        usual = usual_rcpt(arg) if arg else None
-        assert self.envelope is not None
-        if usual and self.envelope.mail_from and len(self.envelope.rcpt_tos) < MAX_RECIPIENTS:
-            self.envelope.rcpt_tos.append(usual)
-            await self.push(b"250 2.1.5 Ok")
-        else:
-            await super().smtp_RCPT(arg)
+        What is left is for the task; a message that has been read is left to it as the DATA that began it.
+        """
+        envelope, session, listener = self.envelope, self.session, self.listener
+        if self._intake is not None:
+            self._heard = self.loop.time()
+            return _DATA + self._intake.rest if self._intake.feed(octets) else b""
+        if envelope is None or session is None or not session.host_name:
+            return octets
+        done = envelope_of(
+            octets, envelope, self.wire, listener.config.relay.max_message_size if listener.has_room else -1
+        )
+        self._heard = self.loop.time()
+        if envelope.rcpt_tos and octets[done:] == _DATA:
+            self._begin_data()
+            return b""
+        return octets[done:]
+
+    def _begin_data(self) -> None:
+        self._phase = "data"
+        self._intake = Intake(self.listener)
+        self.wire.put(b"354 end with <CRLF>.<CRLF>\r\n")
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
         # aiosmtpd reads them with the parser of header fields, which is slow, takes what is no path, and rewrites it.
@@ -291,47 +286,53 @@ class Session(SMTP):
 
     @syntax("DATA")
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
-        if await self.check_helo_needed("LHLO" if self.door == "lmtp" else "EHLO"):
-            return
-        envelope = self._taken_envelope()
-        if not envelope.recipients:
-            await self.push("503 5.5.1 no valid recipients")
-            return
-        if arg:
-            await self.push("501 5.5.4 DATA takes no parameter")
-            return
-        await self.push(b"354 end with <CRLF>.<CRLF>")
+        assert self.envelope is not None
+        if self._intake is None:
+            if await self.check_helo_needed("LHLO" if self.door == "lmtp" else "EHLO"):
+                return
+            if not self.envelope.rcpt_tos:
+                await self.push("503 5.5.1 no valid recipients")
+                return
+            if arg:
+                await self.push("501 5.5.4 DATA takes no parameter")
+                return
+            self._begin_data()
+        envelope = taken(self.envelope)
         replies = await self._take(envelope)
         self._phase = "command"
-        self._reset_timeout()
+        self._heard = self.loop.time()
         self._set_post_data_state()  # type: ignore[no-untyped-call]
         await self._say(replies, envelope)
         if self._farewell:
             await self.wire.flush()
             self._hang_up()
 
-    def _taken_envelope(self) -> Envelope:
-        taken = self.envelope
-        assert taken is not None
-        sender = taken.mail_from if taken.mail_from and taken.mail_from != "<>" else ""
-        eight_bit = "BODY=8BITMIME" in taken.mail_options
-        return Envelope(sender, tuple(taken.rcpt_tos), smtputf8=bool(taken.smtp_utf8), eight_bit=eight_bit)
-
     async def _take(self, envelope: Envelope) -> Sequence[Reply]:
-        """Read the message and have it relayed. Replies for all, whatever happens."""
-        assert self.session is not None
-        peer = Peer(self.door, self.listener.address_of(self.session.peer), self.session.host_name or "")
+        """Read the message to its end and have it relayed. Replies for all, whatever happens."""
+        intake = self._intake
+        assert intake is not None
+        peer = Peer(self.door, self._address, (self.session and self.session.host_name) or "")
         try:
-            self._phase = "data"
-            pieces, refusal = await receive(self.wire, self.listener, self._reset_timeout)
+            await self._read(intake)
             self._phase = "relay"
-            if refusal:
-                return self.listener.turn_away(peer, envelope, *refusal)
-            return await self.listener.relay(peer, envelope, message(pieces), sum(map(len, pieces)))
+            if intake.refusal:
+                return self.listener.turn_away(peer, envelope, *intake.refusal)
+            return await self.listener.handle(peer, envelope, message(intake.pieces))
         except Exception as error:  # noqa: BLE001  promise 2 and 3: N times 4xx for our own faults
             await self.handle_exception(error)
-            self._farewell = "421 4.3.0 trouble of our own, try again"  # where the peer stands can't be known any more
-            return [Reply(451, "4.3.0", "trouble of our own, try again")] * len(envelope.recipients)
+            self._farewell = _TROUBLE_ENDS  # where the peer stands can't be known any more
+            return [Reply(451, "4.3.0", _TROUBLE)] * len(envelope.recipients)
+        finally:
+            self._intake = None
+            intake.drop()
+
+    async def _read(self, intake: Intake) -> None:
+        if self._fault is not None:
+            raise self._fault
+        while not intake.done:
+            if intake.feed(await self.wire.some()):
+                self.wire.unread(intake.rest)
+            self._heard = self.loop.time()
 
     async def _say(self, replies: Sequence[Reply], envelope: Envelope) -> None:
         """RFC 2033 §4.2: LMTP has a reply for each recipient; SMTP has one for all."""

@@ -28,7 +28,9 @@ class Wire:
         self._start = 0  # where in it begins what has not been read
         self._eof = False
         self._paused = False
+        self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        self.idle = False  # True while the session waits for a command, and nothing of one has come
         self._out: list[bytes] = []
         self._out_size = 0
 
@@ -36,6 +38,7 @@ class Wire:
 
     def feed(self, octets: bytes) -> None:
         """What the peer sent."""
+        self.idle = False
         self._in = self._in[self._start :] + octets if self._in else octets
         self._start = 0
         if len(self._in) > _IN and not self._paused:
@@ -61,6 +64,7 @@ class Wire:
             if len(self._in) - self._start > MAX_LINE:
                 excess = True
                 self._in, self._start = b"", 0
+            self.idle = not self._in and not excess
             await self._more()
         line = self._in[self._start : end + 1]
         self._start = end + 1
@@ -83,10 +87,21 @@ class Wire:
         self._in = octets + self._in[self._start :] if self._in else octets
         self._start = 0
 
-    async def say(self, octets: bytes) -> None:
-        """Say it, at the latest when we wait for the peer."""
+    def put(self, octets: bytes) -> None:
+        """Say it when the rest of what is collected is said."""
         self._out.append(octets)
         self._out_size += len(octets)
+
+    def say_at_once(self) -> None:
+        """Say what has been collected, without waiting until a peer that does not read has taken it."""
+        if self._out:
+            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
+            self._out.clear()
+            self._out_size = 0
+
+    async def say(self, octets: bytes) -> None:
+        """Say it, at the latest when we wait for the peer."""
+        self.put(octets)
         if self._out_size > _OUT:
             await self.flush()
             await asyncio.sleep(0)  # a peer that pipelines thousands of commands is not alone here
@@ -94,9 +109,7 @@ class Wire:
     async def flush(self) -> None:
         """Say what has been collected."""
         if self._out:
-            self._transport.write(b"".join(self._out))
-            self._out.clear()
-            self._out_size = 0
+            self.say_at_once()
             if self._transport.get_write_buffer_size():
                 await self._writer.drain()
 
@@ -108,7 +121,7 @@ class Wire:
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         await self._waiter
         if self._eof and not self._in:
             raise asyncio.CancelledError

@@ -9,8 +9,6 @@ _ATEXT = r"[^\x00-\x20\x7f<>()\[\]\\,;:\"@]"
 _LOCAL = rf'(?:{_ATEXT}+|"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*")'
 _DOMAIN = rf"(?:{_ATEXT}+|\[[0-9A-Za-z.:]+\])"
 _PATH = re.compile(rf"<(?:@[^\x00-\x20\x7f<>:]+:)?({_LOCAL}(?:@{_DOMAIN})?)>(?: +([ -~]*))?")
-_USUAL_MAIL = re.compile(rf"[Ff][Rr][Oo][Mm]:<({_ATEXT}+@{_ATEXT}+)?>(?: SIZE=(\d{{1,15}}))?( BODY=8BITMIME)?")
-_USUAL_RCPT = re.compile(rf"[Tt][Oo]:<({_ATEXT}+@{_ATEXT}+)>")
 _NULL = re.compile(r"<>(?: +([ -~]*))?")
 _NEEDS_CODE = re.compile(r"(?!220)([245]\d\d) (?![245]\.\d+\.\d+ )")  # RFC 2034 §3: not in the greeting
 _ENHANCED = {  # RFC 3463, for the replies that aiosmtpd words itself
@@ -50,17 +48,3 @@ def path(arg: str) -> tuple[str, str] | None:
     if found := _NULL.fullmatch(arg):
         return "<>", found[1] or ""
     return None
-
-
-def usual_mail(arg: str) -> tuple[str, int, bool] | None:
-    """Address ("<>" for the null path), declared size and whether 8BITMIME was, of the MAIL that Exim writes; None
-    for any other, which aiosmtpd takes apart.
-    """
-    found = _USUAL_MAIL.fullmatch(arg)
-    return (found[1] or "<>", int(found[2] or 0), found[3] is not None) if found else None
-
-
-def usual_rcpt(arg: str) -> str | None:
-    """The address of the RCPT that Exim writes, None for any other."""
-    found = _USUAL_RCPT.fullmatch(arg)
-    return found[1] if found else None

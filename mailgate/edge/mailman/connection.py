@@ -25,18 +25,22 @@ class Broken(Exception):
 class Connection(asyncio.Protocol):
     """A connection whose LHLO has been answered, once `open_connection` returns it.
 
-    `endpoint` is where it leads; `features` maps an LHLO keyword in capitals to its parameters. `reused` is True from
-    the second transaction on; `expired` once a deadline has passed; `unsent` if what was written last had not all left
-    us when it broke.
+    `endpoint` is where it leads; `features` maps an LHLO keyword in capitals to its parameters; `size_limit` is what
+    SIZE says in octets (RFC 1870 §4; 0: no limit); `pipelining` whether commands may be sent in groups. `reused` is
+    True from the second transaction on; `expired` once a deadline has passed; `unsent` if what was written last had
+    not all left us when it broke.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.features: dict[str, str] = {}
+        self.size_limit = 0
+        self.pipelining = False
         self.reused = False
         self.expired = False
         self.unsent = False
         self.idle_since = 0.0
+        self._loop = asyncio.get_running_loop()
         self._parser = ReplyParser()
         self._broken = ""
         self._garbled = False
@@ -88,10 +92,13 @@ class Connection(asyncio.Protocol):
         """True if something has come that nobody has read: at a place where no reply is due, one too many."""
         return self._garbled or not self._parser.idle
 
+    def came(self) -> Reply | None:
+        """The next reply if it is there already."""
+        return self._parser.replies.pop(0)[0] if self._parser.replies else None
+
     async def reply(self, deadline: float = math.inf) -> Reply:
         """The next reply. Broken at `deadline` (of the loop's clock) if it has not come."""
-        if not self._parser.replies:
-            self._expire_at(deadline)
+        self._expire_at(deadline)
         reply = (await self._next())[0]
         self._expires = math.inf
         return reply
@@ -100,7 +107,7 @@ class Connection(asyncio.Protocol):
         while not self._parser.replies:
             if self._broken:
                 raise Broken(self._broken)
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = self._loop.create_future()
             await self._reader
         return self._parser.replies.pop(0)
 
@@ -115,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._expire_at(deadline)
         await asyncio.sleep(0)  # else we would not hear that the connection has broken, and write on
         while not self._writable and not self._broken:
-            self._writer = asyncio.get_running_loop().create_future()
+            self._writer = self._loop.create_future()
             await self._writer
 
     def close(self) -> None:
@@ -134,6 +141,9 @@ class Connection(asyncio.Protocol):
         for line in lines[1:]:
             keyword, _, parameters = line.partition(" ")
             self.features[keyword.upper()] = parameters
+        size = self.features.get("SIZE", "")
+        self.size_limit = int(size) if size.isdecimal() and size.isascii() else 0
+        self.pipelining = "PIPELINING" in self.features
 
     def _expire_at(self, deadline: float) -> None:
         # One timer that is seldom moved is cheaper than one for each reply.
@@ -141,11 +151,11 @@ class Connection(asyncio.Protocol):
         if deadline < math.inf and (self._timer is None or self._timer.when() > deadline):
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_at(deadline, self._ring)
+            self._timer = self._loop.call_at(deadline, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
-        if self._expires <= asyncio.get_running_loop().time():
+        if self._expires <= self._loop.time():
             self.expired = True
             self._break("no answer in time")
         else:

@@ -54,8 +54,10 @@ class Transaction:
                 raise Stale(str(error)) from error
             self.lost = True
             self._give_up(f"{error} (at {self._stage})")
-        lost = self._lost()
-        return tuple(outcome or lost for outcome in outcomes)
+        if None in outcomes:
+            lost = self._lost()
+            return tuple([outcome or lost for outcome in outcomes])
+        return tuple(outcomes)  # type: ignore[arg-type]  # mypy can't see that there is no None
 
     def _give_up(self, why: str) -> None:
         self.trouble = why
@@ -85,13 +87,14 @@ class Transaction:
 
     def _unsendable(self, outcomes: list[Outcome | None]) -> bool:
         """Fill in what the server's extensions rule out. True if that is everybody."""
-        features, message = self.connection.features, self.message
-        limit = features.get("SIZE", "")
-        if limit.isdecimal() and 0 < int(limit) < message.size:  # RFC 1870 §6.2
-            text = f"message of {message.size} octets, {limit} are allowed"
+        limit, size = self.connection.size_limit, self.message.size
+        if 0 < limit < size:  # RFC 1870 §6.2
+            text = f"message of {size} octets, {limit} are allowed"
             outcomes[:] = all_alike(Result.REFUSED, Reply(552, "5.3.4", text), len(outcomes))
             return True
-        utf8 = "SMTPUTF8" in features
+        if _ascii(self.envelope):
+            return False
+        utf8 = "SMTPUTF8" in self.connection.features
         if not _sendable(self.envelope.sender, utf8=utf8):  # RFC 6531 §3.5
             reply = Reply(550, "5.6.7", "the list server takes no non-ASCII reverse-path")
             outcomes[:] = all_alike(Result.REFUSED, reply, len(outcomes))
@@ -107,7 +110,7 @@ class Transaction:
     async def _say_envelope(self, todo: list[int], outcomes: list[Outcome | None]) -> list[int] | None:
         """MAIL, RCPT, DATA. The recipients that were accepted, in order; None when the connection was given up."""
         commands = [self._mail(), *(self._rcpt(n) for n in todo)]
-        pipelining = "PIPELINING" in self.connection.features
+        pipelining = self.connection.pipelining
         if pipelining:  # RFC 2920 §3.1: DATA may end the group
             self.connection.send(b"".join([*commands, b"DATA\r\n"]))
         mail = await self._reply() if pipelining else await self._ask(commands[0])
@@ -224,7 +227,7 @@ class Transaction:
         return min(self.deadline, asyncio.get_running_loop().time() + wait)
 
     async def _reply(self) -> Reply:
-        return await self.connection.reply(self._in_time())
+        return self.connection.came() or await self.connection.reply(self._in_time())
 
     async def _ask(self, command: bytes) -> Reply:
         self.connection.send(command)
