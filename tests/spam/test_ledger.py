@@ -1,5 +1,5 @@
-"""On every way on which a post passes unscored there are the header field, the metric, the line in the log and the entry
-in the ledger; what did not pass unscored is not listed as if it had.
+"""On every way on which a post passes unscored there are the header field, the metric, the line in the log and the
+entry in the ledger; what did not pass unscored is not listed as if it had.
 """
 
 import time

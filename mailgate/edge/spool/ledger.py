@@ -1,10 +1,10 @@
 """The ledger of posts that went on without the score that they should have, as the relay meets it.
 
-No mail waits for it. An entry is noted before the post is handed to the next hop, and written with what became of it in
-the writer's group commits: LINGER after the first of them, many in one job. What is spooled is in the ledger by the
-same commit. If the gate is killed, the entries of the last moment (LINGER and one commit) are missing, though their
-senders may have got a 250; what became of others in the last LAZY seconds is not known then, and they are called
-uncertain.
+No mail waits for it. An entry is noted before the post is handed to the next hop, and written beside that in the
+writer's group commits: the first one at once, others no sooner than LINGER after it, together. What is spooled is in
+the ledger by the same commit. So if the gate is killed, what may be missing are entries of the last moment: a commit,
+and LINGER where there are more than a few posts a second; their senders may have got a 250. What became of posts in
+the last LAZY seconds is not known then, and they are called uncertain.
 How it fails: never with an exception, and it never keeps mail. While it can't be written (`ledger.failed`, the cause)
 up to MOST_WAITING entries are kept in memory and tried again (`ledger.written` when that was of use); of more, or at
 the end, it is said how many are not in it (`ledger.lost`). Each of these posts still has its line `spam.unscored` in
@@ -25,7 +25,7 @@ from mailgate.core.fate import Fate
 from mailgate.edge.spool.unscored import Note
 from mailgate.ports import Post, SpoolError
 
-LINGER = 0.05  # seconds that an entry waits for others; a job of its own would cost as much as passing a message
+LINGER = 0.05  # seconds between two jobs at least: one for each entry would cost more than passing the message
 LAZY = 0.5  # seconds that what became of a post waits if its entry has been written without it
 AGAIN = 5.0  # seconds between two attempts to write what could not be written
 CALM = 60.0  # seconds without an unscored post, in which another was scored, after which an outage is over
@@ -72,6 +72,7 @@ class Ledger:
         self._ending = asyncio.Event()
         self._trouble = ""
         self._lost = _Loss()
+        self._began = 0.0  # the last job
         self._outage = ""
         self._latest = 0.0
         self._scored = True
@@ -138,6 +139,7 @@ class Ledger:
         told = loop.time()
         while self._entries or self._words:
             await self._gathered(told + LAZY - loop.time())
+            self._began = loop.time()
             entries = list(itertools.islice(self._entries, most))
             self._under_way = self._taken(most)
             if loop.time() >= told + LAZY or not entries:
@@ -164,7 +166,7 @@ class Ledger:
             self._wanted.clear()
             await _within(lazily, self._wanted)
         if len(self._entries) < MOST_AT_ONCE:
-            await _within(LINGER, self._ending)
+            await _within(self._began + LINGER - asyncio.get_running_loop().time(), self._ending)
 
     def _taken(self, most: int) -> list[Note]:
         """The entries that are written next: they are not `open` any more."""
