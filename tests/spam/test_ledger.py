@@ -264,4 +264,4 @@ def test_what_is_deferred_or_refused_leaves_no_entry(desk: Desk) -> None:
     after = desk.send()
     wait_states(desk, after, {LIST: "delivered"})
     assert entry(desk, deferred, everything=True) is None
-    assert entry(desk, refused, everything=True) is None
+    wait_until(lambda: entry(desk, refused, everything=True) is None, "it is taken back")
