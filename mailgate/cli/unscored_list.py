@@ -67,8 +67,8 @@ def _nothing() -> Exception:
 
 def _headed(one: Outage, now: float, *, everything: bool) -> str:
     what = f"{counted(one.posts, 'post')} without a score" if everything else f"{counted(one.posts, 'post')} unscored"
-    lasted = said_seconds(one.ended - one.began)
-    return f"{stamp(one.began)} to {stamp(one.ended)} ({lasted}, last post {ago(one.ended, now)}): {what}, {_why(one)}"
+    lasted = f"{said_seconds(one.ended - one.began)}, last post {ago(one.ended, now)}"
+    return f"outage {stamp(one.began)} to {stamp(one.ended)} ({lasted}): {what}, {_why(one)}"
 
 
 def _why(one: Outage) -> str:

@@ -84,9 +84,9 @@ def test_what_passed_unscored_is_listed_outage_by_outage(ledger: Site) -> None:
     assert (ran.status, ran.err) == (0, "")
     noon, late, soon = ran.out.split("\n\n")
     head, columns, *rows = noon.splitlines()
-    said = r"\S+ to \S+ \(1m 30s, last post .* ago\): 2 posts unscored, refused 1, timeout 1"
+    said = r"outage \S+ to \S+ \(1m 30s, last post .* ago\): 2 posts unscored, refused 1, timeout 1"
     assert re.fullmatch(said, head), head
-    assert [datetime.fromisoformat(head.split()[n]) - NOON for n in (0, 2)] == [timedelta(), timedelta(seconds=90)]
+    assert [datetime.fromisoformat(head.split()[n]) - NOON for n in (1, 3)] == [timedelta(), timedelta(seconds=90)]
     assert columns.split() == [
         "ID",
         "RECEIVED",

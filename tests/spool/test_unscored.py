@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from mailgate.core.fate import Fate
 from mailgate.core.spam import AWAITS_SCORE
-from mailgate.edge.spool import Store, housekeeping, outages
+from mailgate.edge.spool import Store, housekeeping, outages, unscored
 from mailgate.edge.spool.listing import Selection
 from mailgate.edge.spool.outages import Choice
 from mailgate.edge.spool.verbs import drop, hold, release
@@ -185,6 +186,29 @@ async def test_what_mailman_may_have_stays_when_the_store_was_given_up(store: St
     entry.became({A: Fate.UNCERTAIN, B: Fate.REFUSED})
     await store.ledger.close(5)
     assert ledger(store) == {"one": {A: "uncertain"}}
+
+
+async def test_no_statement_goes_through_all_that_was_delivered(store: Store, tmp_path: Path) -> None:
+    """The index on states has a hundred thousand of these after an outage of Mailman."""
+    said: list[tuple[str, Any]] = []
+    for engine in (store.database.writing, store.database.reading):
+        event.listen(engine, "before_cursor_execute", lambda _c, _cursor, text, values, *_: said.append((text, values)))
+    await put_unscored(store, "one", *pending(A, B))
+    await settle(store, UNSCORED, delivered(0), deferred(1, uncertain=True))
+    await settle(store, SCORED, delivered(1))
+    store.database.write(lambda connection: unscored.abandoned(connection, "run", ["one"]))
+    store.database.write(lambda connection: unscored.outlived(connection, ["one"]))
+    assert ledger(store)
+    assert outages.outages(store.database, Choice(recipient="a@*"))
+    about = [(text, values) for text, values in said if "unscored_recipients" in text and text[:6] != "INSERT"]
+    assert len(about) > 6
+    connection = sqlite3.connect(tmp_path / "spool.db")
+    for text, values in about:
+        one = values[0] if isinstance(values, list) else values
+        plan = "\n".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", one))
+        assert "recipients_queue" not in plan, f"{text}\n{plan}"
+        assert "SCAN recipients" not in plan, f"{text}\n{plan}"
+    connection.close()
 
 
 # damage: the ledger is no reason to refuse or to keep mail

@@ -34,7 +34,7 @@ from mailgate.core.envelope import address_octets
 from mailgate.core.fate import Fate, weaker
 from mailgate.core.scan import Scored, Unscored
 from mailgate.edge.spool.leases import Verdicts
-from mailgate.edge.spool.schema import DELIVERED, messages, recipients, unscored, unscored_recipients
+from mailgate.edge.spool.schema import DELIVERED, messages, recipients, unindexed, unscored, unscored_recipients
 from mailgate.edge.spool.storing import Deposit, text
 from mailgate.ports import Post
 
@@ -76,7 +76,7 @@ _ABANDONED = (
     )
     .values(fate=Fate.UNCERTAIN)
 )
-_taken = exists().where(*_in_spool, _here.c.state == DELIVERED)
+_taken = exists().where(*_in_spool, unindexed(_here.c.state) == DELIVERED)
 _has_score = exists().where(_entry.c.id == _people.post_id, _entry.c.score.is_not(None))
 TAKEN_AS_IT_WAS = and_(_people.fate == Fate.SPOOLED, _taken, ~_has_score)
 _SETTLED = (
