@@ -19,6 +19,8 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import uvloop
+
 import mailgate
 from mailgate import config as configuration
 from mailgate.config import Config, ConfigError
@@ -47,6 +49,11 @@ _IN_SPOOL = ("pending", "uncertain", "held", "failed", "corrupt")
 
 class StartError(Exception):
     """The daemon could not start; the text says why, and which key it comes from."""
+
+
+def serve(config: Config, file: Path) -> None:
+    """Run one mailgate until it is told to stop. Raises StartError."""
+    uvloop.run(Daemon(config, file).run())
 
 
 class Daemon:

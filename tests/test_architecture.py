@@ -42,6 +42,7 @@ DOORS = {
     "pydantic": "mailgate/config.py",
     "typer": "mailgate/cli/",
     "rich": "mailgate/cli/",
+    "uvloop": "mailgate/daemon.py",
 }
 IMPURE = {
     *("asyncio", "concurrent", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "select", "shutil"),
