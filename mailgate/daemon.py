@@ -73,6 +73,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._listener: Listener | None = None
         self._spool_trouble = ""
+        self._reserve = True  # whether the spool has its space for a full disk
         self._beaten = time.monotonic()
         self._lag = 0.0
 
@@ -218,9 +219,16 @@ class Daemon:
 
     async def _housekeeping(self) -> None:
         while True:
-            await asyncio.sleep(_HOUSEKEEPING)
             if self._spool.opened:
-                await self._spool.tend(time.time())
+                await self._tend()
+            await asyncio.sleep(_HOUSEKEEPING)
+
+    async def _tend(self) -> None:
+        reserve = (await self._spool.tend(time.time())).ballast
+        if reserve != self._reserve:
+            cause = "kept again" if reserve else "the disk has no room for it: full, it can't even settle what it has"
+            self._telemetry.event("spool.reserve", {"cause": cause}, level="info" if reserve else "warning")
+        self._reserve = reserve
 
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
