@@ -142,6 +142,8 @@ lmtp = ["127.0.0.1:{port}"]
 [mailman]
 lmtp = "127.0.0.1:{upstream}"
 probe_interval = "1s"
+[spam]
+engine = "off"
 [spool]
 url = "sqlite:///{directory}/spool.db"
 [http]

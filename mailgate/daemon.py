@@ -23,6 +23,7 @@ import uvloop
 
 import mailgate
 from mailgate import config as configuration
+from mailgate import ports
 from mailgate.config import Config, ConfigError
 from mailgate.edge import systemd
 from mailgate.edge.http import Answer, HttpServer, as_json
@@ -31,9 +32,10 @@ from mailgate.edge.log import Bridge, EventLog
 from mailgate.edge.mailman import Mailman
 from mailgate.edge.spool import Store
 from mailgate.edge.telemetry import Sample, Telemetry
-from mailgate.ports import SpoolError, Valve
+from mailgate.ports import Scorer, SpoolError, Valve
 from mailgate.relay import Relay
 from mailgate.replay import Replay
+from mailgate.scanner import Scorers
 
 _BEAT = 0.25  # seconds between two looks at the loop's lag
 _STUCK = 10.0  # seconds without a beat after which /healthz says no
@@ -42,7 +44,10 @@ _HOUSEKEEPING = 10.0
 _DRAIN_GRACE = 5.0  # seconds past relay.budget
 _SWITCH = 0.0005  # seconds until the spool's thread may have the interpreter: each commit of it lets many go on
 _GARBAGE = (20_000, 20, 50)  # a message leaves hardly any cycles behind; looking for them at each one costs more
-_FIXED = ("hostname", "relay.lmtp", "relay.smtp", "spool.url", "http.listen")  # taken only at the start
+_FIXED = (  # taken only at the start
+    *("hostname", "relay.lmtp", "relay.smtp", "spool.url", "http.listen"),
+    *("spam.engine", "spam.servers"),
+)
 # The states of what is still there; delivered and dropped ones are history.
 _IN_SPOOL = ("pending", "uncertain", "held", "failed", "corrupt")
 
@@ -67,9 +72,10 @@ class Daemon:
         self._valve = Valve()
         self._upstream = Mailman(config.mailman, config.hostname, self._telemetry)
         self._spool = Store(config.spool, config.hostname, self._telemetry)
-        self._relay = Relay(config, self._upstream, self._spool, self._valve, self._telemetry)
-        self._replay = Replay(config, self._upstream, self._spool, self._valve, self._telemetry)
-        self._upstream.on_change = self._replay.look
+        self._scorers = scorers_of(config, self._telemetry)
+        self._relay = Relay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
+        self._replay = Replay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
+        self._upstream.on_change = self._scorers.on_change = self._replay.look
         self._stop = asyncio.Event()
         self._listener: Listener | None = None
         self._spool_trouble = ""
@@ -105,6 +111,7 @@ class Daemon:
             if http:
                 http.close()
             self._upstream.close()
+            await self._scorers.close()
             await self._spool.close()
             logging.getLogger().removeHandler(bridge)
             self._log.close()
@@ -148,6 +155,7 @@ class Daemon:
             asyncio.create_task(self._keep(name, task))
             for name, task in (
                 ("upstream", self._upstream.watch),
+                ("scorers", self._scorers.watch),
                 ("control", self._watch_control),
                 ("housekeeping", self._housekeeping),
                 ("beat", self._measure),
@@ -196,6 +204,7 @@ class Daemon:
         new, fixed = _with_fixed(new, self._config)
         self._config = self._relay.config = self._replay.config = new
         self._upstream.config, self._spool.config = new.mailman, new.spool
+        self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
         self._log.level, self._log.form = new.log.level, new.log.format
         if self._listener:
             self._listener.config = new
@@ -264,6 +273,7 @@ class Daemon:
             "ready": ready,
             "listening": listening,
             "mailman": "up" if self._upstream.up else f"down: {self._upstream.reason}",
+            "scorers": self._scorers.states,
             "spool": spool or "ok",
             "paused": self._valve.paused,
             "foreign": self._valve.foreign,
@@ -271,9 +281,11 @@ class Daemon:
         return as_json(200 if ready else 503, tree)
 
     def _samples(self) -> Iterator[Sample]:
-        up = float(self._upstream.up)
-        yield "upstream_up", "1 if the upstream was reached last", (({"upstream": "mailman"}, up),)
-        yield "breaker_open", "1 while mail is spooled without trying", (({"upstream": "mailman"}, 1 - up),)
+        alive = {"mailman": self._upstream.up} | self._scorers.states
+        up = tuple(({"upstream": name}, float(lives)) for name, lives in alive.items())
+        yield "upstream_up", "1 if the upstream was reached last", up
+        down = tuple(({"upstream": name}, float(not lives)) for name, lives in alive.items())
+        yield "breaker_open", "1 while the upstream is left alone but for probes", down
         yield "paused", "1 while an operator has paused deliveries", (({}, float(bool(self._valve.paused))),)
         try:
             counts = self._spool.counts()
@@ -284,6 +296,20 @@ class Daemon:
         yield "spool_bytes", "Octets of the messages in the spool", (({}, float(counts.octets)),)
         age = max(0.0, time.time() - counts.oldest) if counts.oldest else 0.0
         yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", (({}, age),)
+
+
+def scorers_of(config: Config, telemetry: ports.Telemetry) -> Scorers:
+    """What is asked for scores. The libraries for it are loaded only when they are needed."""
+    scorers: list[Scorer] = []
+    if config.spam.engine == "spamd":
+        from mailgate.edge.spamd import Spamd  # noqa: PLC0415
+
+        scorers = [Spamd(at) for at in config.spam.servers]
+    if config.spam.engine == "rspamd":
+        from mailgate.edge.rspamd import Rspamd  # noqa: PLC0415
+
+        scorers = [Rspamd(at) for at in config.spam.servers]
+    return Scorers(scorers, telemetry, timeout=config.spam.timeout, probe_interval=config.spam.probe_interval)
 
 
 def _with_fixed(new: Config, old: Config) -> tuple[Config, list[str]]:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mailgate.core.envelope import Client as Client  # noqa: PLC0414  a part of the Scanner's port
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome
+from mailgate.core.scan import Scored, Unscored
 
 # How many times mailman.reply_timeout a replay waits for the replies to the final dot. Nobody waits for a replay, and
 # to give up there means to send the post a second time to a Mailman that is only slow.
@@ -48,11 +50,16 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is kept with a spooled message besides its envelope, for people and later rules: all of it may be empty."""
+    """What is kept with a spooled message besides its envelope, for people and later rules: all of it may be empty.
+
+    `client` is what `core.origin.written` wrote. `scan` is `core.scan.written` of a message that came in unscored: that
+    it was not scored, and once it has been, the score (which its header fields in the spool do not have).
+    """
 
     exim_id: str = ""
     message_id: str = ""
     client: str = ""
+    scan: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ class Claimed:
     """A spooled message of which this gate holds the lease: these recipients (by their number) are to be tried now.
 
     `attempts` are those made before this one, by recipient number. `alone`: one transaction for each recipient.
+    `held`: they are held until they can be scored, and stay so unless the settlement says otherwise.
     """
 
     id: str
@@ -69,13 +77,14 @@ class Claimed:
     received: float
     alone: bool
     facts: Facts
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a replay makes of one claimed recipient: `state` "delivered", "pending" (again at `next_attempt`),
-    "failed"; `tried` is False when the next hop was not spoken to (the attempt does not count). A `reply` of ""
-    leaves the last one as it is.
+    """What a replay makes of one claimed recipient: `state` "delivered", "pending" (again at `next_attempt`), "held",
+    "failed", "dropped"; `tried` is False when the next hop was not spoken to (the attempt does not count). A `reply`
+    of "" leaves the last one as it is.
     """
 
     number: int
@@ -136,15 +145,66 @@ class Spool(Protocol):
         ...
 
     async def claim(self, now: float, most: int) -> list[Claimed]:
-        """Lease up to `most` messages that are due, oldest first, and write that down before anything is sent."""
+        """Lease up to `most` messages that are due, oldest first, and write that down before anything is sent. Of one
+        that came in unscored, and still is, all pending recipients: one score decides for them together.
+        """
+        ...
+
+    async def claim_awaiting(self, now: float, before: float, most: int) -> list[Claimed]:
+        """Lease up to `most` messages received before `before` that are held until they can be scored (recipients held
+        with the reply AWAITS_SCORE) and whose `next_attempt` has come, oldest first.
+        """
         ...
 
     async def load(self, gate_id: str) -> Message | None:
         """The octets of a message; None if they are not what was stored (the message has then been set aside)."""
         ...
 
-    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float) -> None:
-        """Write down what became of claimed recipients, and give the lease back."""
+    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scan: str = "") -> None:
+        """Write down what became of claimed recipients, and give the lease back; and `scan` into the message's facts,
+        unless it is "".
+        """
+        ...
+
+
+class Scorer(Protocol):
+    """One server that scores messages. Nothing here raises an exception for what the server does."""
+
+    @property
+    def name(self) -> str:
+        """Where it is, as the configuration has it: the label in metrics."""
+        ...
+
+    async def score(
+        self, envelope: Envelope, message: Message, client: Client, deadline: float, queue_id: str = ""
+    ) -> Scored | Unscored:
+        """Its score for the message, by `deadline` (of the loop's clock). The message is sent once."""
+        ...
+
+    async def ping(self, deadline: float) -> str:
+        """What is wrong with it, by `deadline`; "" if it is alive."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what is held open."""
+        ...
+
+
+class Scanner(Protocol):
+    """The spam scorers, however many there are."""
+
+    @property
+    def available(self) -> bool:
+        """False while no server is believed alive: `scan` would answer `unavailable` at once."""
+        ...
+
+    async def scan(
+        self, envelope: Envelope, message: Message, client: Client, deadline: float, queue_id: str = ""
+    ) -> Scored | Unscored:
+        """The score of the message, by `deadline` (of the loop's clock). Trouble is a value, never an exception.
+
+        `queue_id` is the gate id, for the scorer's log.
+        """
         ...
 
 

@@ -12,26 +12,35 @@ import random
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from mailgate.config import Config
-from mailgate.core import answer, headers
-from mailgate.core.envelope import Envelope, Peer, printable
-from mailgate.core.facts import of_message
+from mailgate.core import answer, headers, origin, scan, spam, spam_fields
+from mailgate.core.envelope import Client, Envelope, Peer, printable
+from mailgate.core.facts import MessageFacts, of_message
 from mailgate.core.ids import gate_id
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome, Result
 from mailgate.core.reply import Reply
 from mailgate.core.retry import delay
-from mailgate.core.rules import decide
+from mailgate.core.rules import UNSCORED, after_acceptance, decide
+from mailgate.core.scan import Scored, Unscored
 from mailgate.core.triage import all_alike, silence
 from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
-from mailgate.ports import Facts, Parked, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
+from mailgate.ports import Facts, Parked, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
-
-_WORST_FIRST = (answer.DEFERRED, answer.REJECTED, answer.HELD, answer.SPOOLED, answer.DELIVERED)
+_NOTHING_SEEN = MessageFacts(hops=0, bounded=False)
+_NOBODY_KNOWN = Client()
+_WORST_FIRST = (
+    answer.DEFERRED,
+    answer.REJECTED,
+    answer.DISCARDED,
+    answer.HELD,
+    answer.SPOOLED,
+    answer.DELIVERED,
+)
 _CALM = frozenset({answer.DELIVERED, answer.HELD})
 
 
@@ -42,7 +51,7 @@ def new_gate_id() -> str:
 
 @dataclass(slots=True)
 class _Case:
-    """One message on its way: what every step needs to know; `message` and `facts` are filled in as it goes."""
+    """One message on its way: what every step needs to know. What stands below `deadline` is filled in as it goes."""
 
     id: str
     peer: Peer
@@ -50,7 +59,10 @@ class _Case:
     message: Message
     arrived: float  # seconds since the epoch
     deadline: float  # of the loop's clock
-    facts: Facts = field(default_factory=Facts)
+    facts: MessageFacts = _NOTHING_SEEN
+    client: Client = _NOBODY_KNOWN
+    exim_id: str = ""
+    message_id: str = ""
 
 
 class Relay:
@@ -59,6 +71,7 @@ class Relay:
     def __init__(
         self,
         config: Config,
+        scanner: Scanner,
         upstream: Upstream,
         spool: Spool,
         valve: Valve,
@@ -66,6 +79,7 @@ class Relay:
         new_id: Callable[[], str] = new_gate_id,
     ) -> None:
         self.config = config
+        self._scanner = scanner
         self._upstream = upstream
         self._spool = spool
         self._valve = valve
@@ -108,46 +122,107 @@ class Relay:
         return tuple(said[recipient][1] for recipient in envelope.recipients)
 
     async def _story(self, case: _Case) -> dict[str, tuple[str, Reply]]:
-        case.facts = _remembered(case.message)
         self._telemetry.observe("message_bytes", case.message.size)
-        decision = decide(of_message(case.message))
+        self._look(case)
+        policy = self.config.for_rules
+        decision = decide(case.facts, policy)
+        if decision.action is Action.ACCEPT and not case.facts.scan:  # as far as that costs nothing to know
+            await self._scan(case)
+            decision = decide(case.facts, policy)
+        decision = after_acceptance(decision, policy)
         self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.name.lower())
         for reason in decision.reasons:
             self._telemetry.count("reasons", reason=reason)
         if decision.action in {Action.REJECT, Action.DEFER}:
             return self._turned_away(case, decision)
-        case.message = self._stamped(case)
+        if decision.action is Action.DISCARD:
+            return self._discarded(case, decision)
+        self._stamp(case)
         if decision.action is Action.HOLD:
             return await self._held(case, decision)
         outcomes = await self._deliver(case)
         said = await self._answer(case, outcomes)
-        self._tell(case, said, outcomes)
+        self._tell(case, said, outcomes, decision.reasons)
         return said
 
-    # judge
+    # look: what costs nothing to know
+
+    def _look(self, case: _Case) -> None:
+        if case.message.bounded:
+            self._read(case)
+        recipients = case.envelope.recipients
+        skipped = spam.skipped(self.config.spam.policy, case.message.size, case.client.ip, recipients)
+        case.facts = of_message(case.message, recipients, skipped)
+        if skipped:
+            self._telemetry.count("spam_scans", result="skipped", server="")
+
+    def _read(self, case: _Case) -> None:
+        head = case.message.head
+        clean = headers.cut(head, self.config.hostname)
+        if clean is not head:  # what our Exim says of the client is among the fields that are cut
+            source = origin.origin(head)
+            case.client, case.exim_id = source.client, source.exim_id
+            case.message = Message(clean, case.message.body)
+        case.exim_id = case.exim_id or headers.exim_id(clean)
+        case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
+        self._telemetry.count("origin", source="header" if case.client.ip else "unknown")
+
+    # scan
+
+    async def _scan(self, case: _Case) -> None:
+        found = await self._ask(case)
+        case.facts = replace(case.facts, scan=found)
+        if isinstance(found, Unscored):
+            self._telemetry.count("unscored", reason=found.reason)
+            failed = {"text": scan.ALL_FAILED, "reason": found.reason, "cause": found.detail}
+            self._telemetry.event("spam.unscored", {**_named(case), **failed}, level="warning")
+
+    async def _ask(self, case: _Case) -> Scored | Unscored:
+        started = asyncio.get_running_loop().time()
+        # Half of what the spool leaves at most: the other half is for Mailman.
+        left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
+        deadline = started + min(self.config.spam.timeout, left)
+        try:
+            # The scanner keeps the deadline itself; this holds if it fails to.
+            return await self._deadlines.wait(
+                self._scanner.scan(case.envelope, case.message, case.client, deadline, case.id), deadline + _GRACE
+            )
+        except TimeoutError:
+            return Unscored("timeout", "the scan did not end in time")
+
+    # settle
 
     def _turned_away(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
         reply = answer.refused(case.id, decision.reply) if decision.reply else answer.trouble(case.id)
         word = answer.REJECTED if decision.action is Action.REJECT else answer.DEFERRED
         said = dict.fromkeys(case.envelope.recipients, (word, reply))
-        self._tell(case, said, {}, reasons=decision.reasons)
+        self._tell(case, said, {}, decision.reasons)
+        return said
+
+    def _discarded(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+        said = dict.fromkeys(case.envelope.recipients, (answer.DISCARDED, answer.discarded(case.id)))
+        self._tell(case, said, {}, decision.reasons)
         return said
 
     async def _held(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
-        why = ", ".join(decision.reasons)
+        why = spam.AWAITS_SCORE if decision.reasons[0] == UNSCORED else spam.why_held(decision.reasons, case.facts.scan)
         refusal = await self._park(case, [Parked(r, "held", why) for r in case.envelope.recipients])
         word, reply = (answer.DEFERRED, refusal) if refusal else (answer.HELD, answer.held(case.id))
         said = dict.fromkeys(case.envelope.recipients, (word, reply))
-        self._tell(case, said, {}, reasons=decision.reasons)
+        self._tell(case, said, {}, decision.reasons)
         return said
 
-    # stamp
+    # stamp: forged fields were cut when it was looked at
 
-    def _stamped(self, case: _Case) -> Message:
-        hostname = self.config.hostname
-        ours = headers.received(case.envelope, case.peer, hostname, case.id, case.arrived)
+    def _stamp(self, case: _Case) -> None:
+        ours = headers.received(case.envelope, case.peer, self.config.hostname, case.id, case.arrived)
+        if isinstance(case.facts.scan, Scored):
+            limits = spam.thresholds(self.config.spam.policy, case.envelope.recipients)
+            ours += spam_fields.of_score(case.facts.scan, limits)
+        elif case.facts.scan:
+            ours += spam_fields.without_score(case.facts.scan)
         ours += headers.field("X-Mailgate-Id", case.id)
-        return Message(ours + headers.cut(case.message.head, hostname), case.message.body)
+        case.message = Message(ours + case.message.head, case.message.body)
 
     # deliver
 
@@ -198,7 +273,7 @@ class Relay:
         left = max(case.deadline - started, _GRACE)
         try:
             async with asyncio.timeout(left + _GRACE):
-                await self._spool.store(case.id, case.envelope, case.message, parked, case.facts, case.arrived, left)
+                await self._spool.store(case.id, case.envelope, case.message, parked, _kept(case), case.arrived, left)
         except SpoolFull as error:
             self._telemetry.event("spool.full", {"id": case.id, "cause": str(error)}, level="error")
             return answer.no_space(case.id)
@@ -224,25 +299,30 @@ class Relay:
         self._telemetry.event(
             f"message.{worst}",
             {
-                "id": case.id,
-                "exim_id": case.facts.exim_id,
-                "message_id": case.facts.message_id,
+                **_named(case),
                 "door": case.peer.door,
                 "peer": case.peer.address,
+                "client": case.client.ip,
                 "sender": printable(case.envelope.sender),
                 "recipients": {printable(r): _told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()},
                 "bytes": case.message.size,
                 "reasons": list(reasons),
+                **scan.told(case.facts.scan),
             },
             level="info" if worst in _CALM else "warning",
         )
 
 
-def _remembered(message: Message) -> Facts:
-    if not message.bounded:
-        return Facts()
-    message_id = headers.first(message.head, b"message-id").decode("utf-8", "replace")
-    return Facts(exim_id=headers.exim_id(message.head), message_id=printable(message_id)[:250])
+def _kept(case: _Case) -> Facts:
+    """What goes with it into the spool."""
+    found = case.facts.scan
+    unscored = scan.written(found) if isinstance(found, Unscored) else ""
+    return Facts(case.exim_id, case.message_id, origin.written(case.client), unscored)
+
+
+def _named(case: _Case) -> dict[str, object]:
+    """The ids by which a message is found again."""
+    return {"id": case.id, "exim_id": case.exim_id, "message_id": case.message_id}
 
 
 def _reserve(budget: float) -> float:

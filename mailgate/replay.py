@@ -1,4 +1,5 @@
-"""The story of one spooled message: claimed, loaded, delivered again, settled. And the run that goes through them all.
+"""The story of one spooled message: claimed, loaded, scored if nobody has, delivered again, settled. And the run that
+goes through them all.
 
 Promises: oldest first; what is about to be sent has been written down as leased before, so that a crash leaves it
 `uncertain` and not forgotten; fresh mail goes first; nothing is replayed while the breaker is open, while paused, or
@@ -15,33 +16,46 @@ import traceback
 from collections.abc import Sequence
 
 from mailgate.config import Config
+from mailgate.core import headers, origin, scan, spam, spam_fields
 from mailgate.core.envelope import Envelope, printable
+from mailgate.core.facts import MessageFacts
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome, Result
 from mailgate.core.retry import delay
-from mailgate.ports import DOT_PATIENCE, Claimed, Settlement, Spool, SpoolError, Telemetry, Upstream, Valve
+from mailgate.core.rules import after_acceptance, decide
+from mailgate.core.scan import Scored, Unscored
+from mailgate.core.verdict import Action, Decision
+from mailgate.ports import DOT_PATIENCE, Claimed, Scanner, Settlement, Spool, SpoolError, Telemetry, Upstream, Valve
 
 _AHEAD = 8  # messages claimed at once for each that is sent at a time: they share commits
 _TROUBLE_AGAIN = 60.0  # seconds until a message is tried again whose replay failed for a reason of ours
 _SETTLE_AGAIN = 1.0  # seconds between two tries to write down what became of a message
 _LOOK_AGAIN = 1.0  # seconds; what another process made due is noticed after that
+_LOOK_AT_HELD = 5.0  # seconds between two looks, at most, at what is held until it can be scored
+_SETTLED = {Action.HOLD: "held", Action.REJECT: "failed", Action.DISCARD: "dropped"}
+_WORST_FIRST = ("failed", "uncertain", "deferred", "held", "dropped", "delivered")
 
 
 class Replay:
     """Replays what is due, for as long as `run` runs. `config` may be replaced."""
 
-    def __init__(self, config: Config, upstream: Upstream, spool: Spool, valve: Valve, telemetry: Telemetry) -> None:
+    def __init__(
+        self, config: Config, scanner: Scanner, upstream: Upstream, spool: Spool, valve: Valve, telemetry: Telemetry
+    ) -> None:
         self.config = config
+        self._scanner = scanner
         self._upstream = upstream
         self._spool = spool
         self._valve = valve
         self._telemetry = telemetry
         self._changed = asyncio.Event()
         self._next_start = 0.0
+        self._next_held = 0.0
         self._stopping = False
 
     def look(self) -> None:
         """Something may have become due, or possible: don't wait for the next look."""
+        self._next_held = 0.0
         self._changed.set()
 
     def stop(self) -> None:
@@ -64,7 +78,7 @@ class Replay:
     async def run_once(self) -> int:
         """Replay one batch of what is due; how many messages that were."""
         try:
-            batch = await self._spool.claim(time.time(), self._most())
+            batch = await self._claim(self._most())
         except SpoolError as error:
             self._telemetry.event("replay.failed", {"cause": str(error)}, level="error")
             return 0
@@ -73,16 +87,16 @@ class Replay:
         async def work() -> None:
             while queue:
                 claimed = queue.pop()
-                settlements = await self._safely(claimed)
+                settlements, scanned = await self._safely(claimed)
                 if settlements:  # written down while the next ones are sent, many in one commit
-                    group.create_task(self._settle(claimed, settlements))
+                    group.create_task(self._settle(claimed, settlements, scanned))
 
         async def give_back() -> None:
             """When nothing may be sent any more, what has not been sent is at once not claimed any more."""
             while True:
                 while queue and not self._may():
                     claimed = queue.pop()
-                    group.create_task(self._settle(claimed, [_later(n, time.time()) for n in claimed.numbers]))
+                    group.create_task(self._settle(claimed, _later(claimed, time.time()), ""))
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -91,6 +105,20 @@ class Replay:
             await asyncio.gather(*(work() for _ in range(min(self.config.replay.concurrency, len(batch)))))
             giving.cancel()
         return len(batch)
+
+    async def _claim(self, most: int) -> list[Claimed]:
+        """What is due; if nothing is, what is held until it can be scored, when it can be or has waited long enough."""
+        now = time.time()
+        batch = await self._spool.claim(now, most)
+        if not batch and now >= self._next_held:
+            before = now if self._scanner.available else now - self._patience()
+            batch = await self._spool.claim_awaiting(now, before, most)
+            self._next_held = 0.0 if batch else now + min(_LOOK_AT_HELD, self.config.spam.hold_at_most)
+        return batch
+
+    def _patience(self) -> float:
+        """Seconds for which a message is held until it can be scored."""
+        return self.config.spam.hold_at_most if self.config.spam.on_failure == "hold" else 0.0
 
     def _most(self) -> int:
         """How many messages to claim at once: what is claimed is out of an operator's reach until it is tried."""
@@ -101,30 +129,75 @@ class Replay:
     def _may(self) -> bool:
         return not self._stopping and self._upstream.up and not self._valve.paused and not self._valve.foreign
 
-    async def _safely(self, claimed: Claimed) -> list[Settlement]:
+    async def _safely(self, claimed: Claimed) -> tuple[list[Settlement], str]:
+        """What became of each recipient (nothing if there is nothing to write down), and the scan if there is one."""
         try:
             return await self._replay(claimed)
         except Exception:  # noqa: BLE001  one message's trouble is not the next one's
             cause = {"id": claimed.id, "trace": traceback.format_exc()}
             self._telemetry.event("replay.failed", cause, level="error")
-            return [_later(number, time.time() + _TROUBLE_AGAIN) for number in claimed.numbers]
+            return _later(claimed, time.time() + _TROUBLE_AGAIN), ""
 
-    async def _replay(self, claimed: Claimed) -> list[Settlement]:
-        """Send it; what became of each recipient. Empty if there is nothing to write down."""
+    async def _replay(self, claimed: Claimed) -> tuple[list[Settlement], str]:
         if not self._may():
-            return [_later(number, time.time()) for number in claimed.numbers]
+            return _later(claimed, time.time()), ""
         message = await self._spool.load(claimed.id)
         if message is None:
-            return []  # set aside and reported by the spool
+            return [], ""  # set aside and reported by the spool
+        found, scanned = scan.read(claimed.facts.scan), ""
+        if isinstance(found, Unscored):
+            if self._scanner.available:
+                found = await self._scan(claimed, message)
+                scanned = scan.written(found)
+            settlements = self._judged(claimed, found)
+            if settlements:
+                self._tell(claimed, settlements, found)
+                return settlements, scanned
+        if isinstance(found, Scored):
+            message = self._stamped(claimed, message, found)
         if not await self._paced():
-            return [_later(number, time.time()) for number in claimed.numbers]
+            return _later(claimed, time.time()), scanned
+        settlements = await self._sent(claimed, message)
+        self._tell(claimed, settlements, found)
+        return settlements, scanned
+
+    # score: what came in unscored
+
+    async def _scan(self, claimed: Claimed, message: Message) -> Scored | Unscored:
+        client = origin.read(claimed.facts.client)
+        deadline = asyncio.get_running_loop().time() + self.config.spam.timeout
+        return await self._scanner.scan(claimed.envelope, message, client, deadline, claimed.id)
+
+    def _judged(self, claimed: Claimed, found: Scored | Unscored) -> list[Settlement]:
+        """What the score settles; empty for a message that is to be sent."""
+        if isinstance(found, Unscored):  # again: policy was done when it came in, all that is left is to wait
+            if claimed.held and time.time() < claimed.received + self._patience():
+                return _later(claimed, time.time() + self.config.spool.retry_first)
+            return []
+        policy = self.config.for_rules
+        facts = MessageFacts(0, bounded=True, recipients=claimed.envelope.recipients, scan=found)
+        decision = after_acceptance(decide(facts, policy), policy)
+        for reason in decision.reasons:
+            self._telemetry.count("reasons", reason=reason)
+        if decision.action not in _SETTLED:
+            return []
+        state, reply = _SETTLED[decision.action], _why(decision, found)
+        self._telemetry.count("replays", len(claimed.numbers), outcome=state)
+        return [Settlement(number, state, reply, tried=False) for number in claimed.numbers]
+
+    def _stamped(self, claimed: Claimed, message: Message, found: Scored) -> Message:
+        limits = spam.thresholds(self.config.spam.policy, claimed.envelope.recipients)
+        fields = spam_fields.of_score(found, limits)
+        return Message(headers.replaced(message.head, spam_fields.SCAN.lower().encode(), fields), message.body)
+
+    # send
+
+    async def _sent(self, claimed: Claimed, message: Message) -> list[Settlement]:
         outcomes = await self._deliver(claimed, message)
-        settlements = [
+        return [
             self._settlement(number, attempts, outcome)
             for number, attempts, outcome in zip(claimed.numbers, claimed.attempts, outcomes, strict=True)
         ]
-        self._tell(claimed, settlements)
-        return settlements
 
     async def _paced(self) -> bool:
         """Wait for this message's turn at `replay.rate`. False if by then it may not be sent any more."""
@@ -161,19 +234,19 @@ class Replay:
         uncertain = outcome.result is Result.UNCERTAIN
         return Settlement(number, "pending", reply, uncertain=uncertain, next_attempt=later, alone=outcome.alone)
 
-    async def _settle(self, claimed: Claimed, settlements: Sequence[Settlement]) -> None:
+    async def _settle(self, claimed: Claimed, settlements: Sequence[Settlement], scanned: str) -> None:
         while True:
             try:
-                await self._spool.settle(claimed.id, settlements, time.time())
+                await self._spool.settle(claimed.id, settlements, time.time(), scanned)
                 return
             except SpoolError as error:
                 cause = {"id": claimed.id, "cause": f"could not write down what became of it: {error}"}
                 self._telemetry.event("replay.failed", cause, level="error")
                 await asyncio.sleep(_SETTLE_AGAIN)
 
-    def _tell(self, claimed: Claimed, settlements: Sequence[Settlement]) -> None:
+    def _tell(self, claimed: Claimed, settlements: Sequence[Settlement], found: Scored | Unscored | None) -> None:
         words = {_word(settlement) for settlement in settlements}
-        worst = next(word for word in ("failed", "uncertain", "deferred", "delivered") if word in words)
+        worst = next(word for word in _WORST_FIRST if word in words)
         pairs = zip(claimed.envelope.recipients, settlements, strict=True)
         self._telemetry.event(
             f"replay.{worst}",
@@ -184,7 +257,8 @@ class Replay:
                 "sender": printable(claimed.envelope.sender),
                 "recipients": {printable(r): f"{_word(s)}: {s.reply}" for r, s in pairs},
                 "age_seconds": round(time.time() - claimed.received, 1),
-            },
+            }
+            | scan.told(found),
             level="info" if worst == "delivered" else "warning",
         )
 
@@ -195,5 +269,13 @@ def _word(settlement: Settlement) -> str:
     return settlement.state
 
 
-def _later(number: int, when: float) -> Settlement:
-    return Settlement(number, "pending", "", next_attempt=when, tried=False)
+def _later(claimed: Claimed, when: float) -> list[Settlement]:
+    """As it was, again at that time."""
+    state = "held" if claimed.held else "pending"
+    return [Settlement(number, state, "", next_attempt=when, tried=False) for number in claimed.numbers]
+
+
+def _why(decision: Decision, found: Scored) -> str:
+    if decision.action is Action.REJECT and decision.reply:
+        return str(decision.reply)
+    return spam.why_held(decision.reasons, found)

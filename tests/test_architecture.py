@@ -20,12 +20,13 @@ MAY_IMPORT = {
     "version": set[str](),
     "core": {"core"},
     "ports": {"core"},
-    "config": {"core"},
+    "config": {"core", "config"},
     "deadlines": set[str](),
+    "scanner": {"core", "ports"},
     "relay": {"core", "ports", "config", "deadlines"},
     "replay": {"core", "ports", "config"},
     "edge": {"core", "ports", "config", "version"},
-    "daemon": {"core", "ports", "config", "relay", "replay", "edge", "version"},
+    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "edge", "version"},
     "cli": {"core", "ports", "config", "relay", "replay", "edge", "daemon", "cli", "version"},
     "__main__": {"cli"},
 }
@@ -36,10 +37,12 @@ EDGES_OF_CLI = {"spool", "mailman", "log"}
 
 # One third-party library, one door.
 DOORS = {
+    "aiohttp": "mailgate/edge/rspamd.py",
     "aiosmtpd": "mailgate/edge/listener/",
+    "aiospamc": "mailgate/edge/spamd.py",
     "sqlalchemy": "mailgate/edge/spool/",
     "prometheus_client": "mailgate/edge/telemetry.py",
-    "pydantic": "mailgate/config.py",
+    "pydantic": "mailgate/config/",
     "typer": "mailgate/cli/",
     "rich": "mailgate/cli/",
     "uvloop": "mailgate/daemon.py",
@@ -151,7 +154,7 @@ def test_each_dependency_is_needed_and_each_needed_one_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {re.split(r"[<>=\[~!; ]", text)[0].lower().replace("-", "_") for text in project["dependencies"]}
     used = {dotted.split(".")[0] for file in FILES for dotted in imports(file)} - set(sys.stdlib_module_names)
-    assert declared == used - {"mailgate"} == set(DOORS)
+    assert declared - {"click"} == used - {"mailgate"} == set(DOORS)  # click is named to be bounded, see pyproject.toml
 
 
 def test_no_file_is_too_long_to_read() -> None:

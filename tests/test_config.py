@@ -13,12 +13,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from pydantic import BaseModel
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from mailgate import config as configuration
 from mailgate.cli.main import app
 from mailgate.config import Config, Endpoint, Share, load, parse
+from mailgate.core.endpoint import endpoint
 
 ROOT = Path(__file__).parent.parent
 BAD = sorted((ROOT / "tests" / "bad_config").iterdir())
@@ -49,6 +51,20 @@ DEFAULTS = {
     "spool.retry_max": 15 * MINUTE,
     "replay.concurrency": 4,
     "replay.rate": 0,
+    "spam.engine": "spamd",
+    "spam.servers": (Endpoint("127.0.0.1", 783),),
+    "spam.timeout": 10,
+    "spam.probe_interval": 1,
+    "spam.max_size": 400 * 1024,
+    "spam.on_failure": "accept",
+    "spam.hold_at_most": 60 * MINUTE,
+    "spam.tag_score": 1,
+    "spam.hold_score": 0,
+    "spam.reject_score": 6,
+    "spam.skip_networks": (),
+    "spam.skip_recipients": ("postmaster", "abuse"),
+    "spam.lists": (),
+    "policy.reject_after_acceptance": "hold",
     "http.listen": Endpoint("127.0.0.1", 9725),
     "log.format": "json",
     "log.level": "info",
@@ -93,7 +109,7 @@ def test_a_bad_configuration_is_told_in_words_a_person_needs(folder: Path) -> No
 def test_each_line_is_the_programs_and_names_one_problem() -> None:
     folder = ROOT / "tests" / "bad_config" / "43-three-at-once"
     lines = check(folder / "mailgate.toml").stderr.splitlines()
-    assert [line.split(": ")[2] for line in lines] == ["spam.timout", "relay.buget", "log.level"]
+    assert [line.split(": ")[2] for line in lines] == ["relay.buget", "spam.timout", "log.level"]
 
 
 def test_the_command_itself_ends_with_status_1() -> None:
@@ -167,6 +183,14 @@ def test_a_place_that_is_not_ours() -> None:
         ('spool.min_free = "0%"', "spool.min_free", Share()),
         ("replay.rate = 5", "replay.rate", 5.0),
         ("replay.rate = 0.5", "replay.rate", 0.5),
+        ('spam = {{ engine = "rspamd", servers = ["127.0.0.1:11333"] }}', "spam.engine", "rspamd"),
+        ('spam.servers = ["unix:/run/spamd.sock"]', "spam.servers", (Endpoint(path="/run/spamd.sock"),)),
+        ('spam = {{ engine = "off", timeout = "60s" }}', "spam.timeout", 60.0),
+        ("spam.tag_score = 2", "spam.tag_score", 2.0),
+        ("spam.reject_score = 0", "spam.reject_score", 0.0),
+        ('spam.skip_networks = ["192.0.2.9"]', "spam.skip_networks", ("192.0.2.9/32",)),
+        ('spam.skip_recipients = ["Postmaster"]', "spam.skip_recipients", ("postmaster",)),
+        ('policy.reject_after_acceptance = "discard"', "policy.reject_after_acceptance", "discard"),
         ('http.listen = "unix:{0}/http.sock"', "http.listen", Endpoint(path="{0}/http.sock")),
         ('log.format = "text"', "log.format", "text"),
     ],
@@ -180,6 +204,14 @@ def test_a_good_configuration(text: str, key: str, value: object, tmp_path: Path
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"{file}: ok\n", "")
     found = keys(load(file))[key]
     assert repr(_plain(found)) == repr(_plain(value)).format(tmp_path)
+
+
+def test_a_list_with_scores_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "mailgate.toml"
+    file.write_text(working(tmp_path) + '[[spam.lists]]\nmatch = "private-*@lists.test"\nhold_score = 0\n')
+    assert check(file).exit_code == 0
+    own = load(file).spam.lists[0]
+    assert (own.match, own.tag_score, own.hold_score, own.reject_score) == ("private-*@lists.test", None, 0.0, None)
 
 
 def _plain(value: object) -> object:
@@ -208,15 +240,15 @@ def test_without_either_it_is_the_one_in_etc(value: str | None, monkeypatch: pyt
 
 def test_a_key_of_a_later_version_is_said_to_have_no_effect(tmp_path: Path) -> None:
     file = tmp_path / "mailgate.toml"
-    later = 'mailman.rest_url = "http://127.0.0.1:8001"\nmailman.connections = 5\n[spam]\nreject_score = 6.0\n'
+    later = 'mailman.rest_url = "http://127.0.0.1:8001"\nmailman.connections = 5\n[auth]\nspf = true\n'
     file.write_text(working(tmp_path) + later, encoding="utf-8")
     result = check(file)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         "mailgate: mailman.rest_url: known, but this version does nothing with it yet",
-        "mailgate: spam.reject_score: known, but this version does nothing with it yet",
+        "mailgate: auth.spf: known, but this version does nothing with it yet",
     ]
-    assert load(file).idle_keys == ("mailman.rest_url", "spam.reject_score")
+    assert load(file).idle_keys == ("mailman.rest_url", "auth.spf")
     assert load(file).mailman.connections == 5
 
 
@@ -233,7 +265,7 @@ def test_a_key_of_a_later_version_is_said_to_have_no_effect(tmp_path: Path) -> N
 )
 def test_an_address_is_said_as_it_is_written(at: Endpoint, said: str) -> None:
     assert str(at) == said
-    assert configuration.endpoint(said) == at
+    assert endpoint(said) == at
 
 
 def test_a_share_of_a_disk() -> None:

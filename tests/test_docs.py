@@ -32,7 +32,7 @@ def commands() -> set[str]:
 def verbs(group: click.Command | None = None, path: str = "") -> dict[str, click.Command]:
     """Every verb of the command line with its words."""
     found: dict[str, click.Command] = {}
-    for name, command in (group or typer.main.get_command(app)).commands.items():  # type: ignore[union-attr]
+    for name, command in (group or typer.main.get_command(app)).commands.items():  # type: ignore[attr-defined]
         words = f"{path} {name}".strip()
         found |= verbs(command, words) if hasattr(command, "commands") else {words: command}
     return found

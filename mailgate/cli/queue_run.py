@@ -20,6 +20,7 @@ from mailgate.cli.queue_outcome import Job, Outcomes
 from mailgate.config import Config
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
+from mailgate.daemon import scorers_of
 from mailgate.edge.log import as_text
 from mailgate.edge.mailman import Mailman
 from mailgate.edge.spool import Store
@@ -51,7 +52,8 @@ async def _run(job: Job) -> str:
 async def _replay(job: Job, store: Store, telemetry: _Aloud) -> str:
     config = _with_rate(job.config, job.manner.rate)
     upstream = Mailman(config.mailman, config.hostname, telemetry)
-    replay = Replay(config, upstream, _Chosen(store, job.outcomes), Valve(), telemetry)
+    scorers = scorers_of(config, telemetry)
+    replay = Replay(config, scorers, upstream, _Chosen(store, job.outcomes), Valve(), telemetry)
     upstream.on_change = replay.look
     watching = asyncio.create_task(upstream.watch())
     replaying = asyncio.create_task(replay.run())
@@ -63,6 +65,7 @@ async def _replay(job: Job, store: Store, telemetry: _Aloud) -> str:
             await asyncio.wait({replaying})
             watching.cancel()
             upstream.close()
+            await scorers.close()
             if not replaying.cancelled():
                 replaying.result()
 
@@ -125,6 +128,9 @@ class _Chosen:
         oldest = itertools.islice(self._outcomes.awaited.items(), most)
         return await self._store.claim_those(now, {gate_id: tuple(numbers) for gate_id, numbers in oldest})
 
+    async def claim_awaiting(self, now: float, before: float, most: int) -> list[Claimed]:  # noqa: ARG002
+        return []  # what an operator has chosen is due
+
     async def load(self, gate_id: str) -> Message | None:
         message = await self._store.load(gate_id)
         if message is None:
@@ -132,8 +138,8 @@ class _Chosen:
                 self._outcomes.tell(gate_id, number, "corrupt", "")
         return message
 
-    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float) -> None:
-        await self._store.settle(gate_id, settlements, now)
+    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scan: str = "") -> None:
+        await self._store.settle(gate_id, settlements, now, scan)
         for one in settlements:
             if one.tried:
                 waits = "uncertain" if one.uncertain else "deferred"

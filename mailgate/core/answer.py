@@ -16,6 +16,7 @@ from mailgate.core.reply import Reply
 _ENHANCED = {550: "5.1.1", 551: "5.1.6", 553: "5.1.3", 552: "5.3.4", 554: "5.0.0", 500: "5.6.0", 501: "5.6.0"}
 
 DELIVERED, SPOOLED, HELD, DEFERRED, REJECTED = "delivered", "spooled", "held", "deferred", "rejected"
+DISCARDED = "discarded"
 
 
 def delivered(gate_id: str, reply: Reply) -> Reply:
@@ -28,6 +29,11 @@ def spooled(gate_id: str) -> Reply:
 
 def held(gate_id: str) -> Reply:
     return Reply(250, "2.0.0", f"{gate_id} held")
+
+
+def discarded(gate_id: str) -> Reply:
+    """The one 250 for what is neither delivered nor on disk: the operator said so in the configuration."""
+    return Reply(250, "2.0.0", f"{gate_id} discarded")
 
 
 def refused(gate_id: str, reply: Reply) -> Reply:

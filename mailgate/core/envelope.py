@@ -64,3 +64,15 @@ class Peer:
     door: Door
     address: str
     helo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The host that a message truly comes from, as far as it is known ("" where it is not): its IP address, its HELO
+    argument, its verified host name, and the user that it authenticated as.
+    """
+
+    ip: str = ""
+    helo: str = ""
+    host: str = ""
+    user: str = ""

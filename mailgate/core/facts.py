@@ -6,16 +6,22 @@ from dataclasses import dataclass
 
 from mailgate.core import headers
 from mailgate.core.message import Message
+from mailgate.core.scan import Scan
 
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
-    """`hops`: Received fields; `bounded`: the header ends within what may be looked through."""
+    """`hops`: Received fields; `bounded`: the header ends within what may be looked through; `recipients`: whom it is
+    for; `scan`: what became of the spam scan, None while it has not been thought of.
+    """
 
     hops: int
     bounded: bool
+    recipients: tuple[str, ...] = ()
+    scan: Scan | None = None
 
 
-def of_message(message: Message) -> MessageFacts:
-    """The facts that the octets themselves tell."""
-    return MessageFacts(hops=headers.hops(message.head) if message.bounded else 0, bounded=message.bounded)
+def of_message(message: Message, recipients: tuple[str, ...], scan: Scan | None = None) -> MessageFacts:
+    """The facts that the octets and the envelope themselves tell; and that it is not scanned, where that is known."""
+    hops = headers.hops(message.head) if message.bounded else 0
+    return MessageFacts(hops, message.bounded, recipients, scan)

@@ -21,7 +21,8 @@ _FORGED = frozenset(
 _OURS = b"x-mailgate-"
 _RESULTS = b"authentication-results"
 # 16 characters up to Exim 4.96, 23 from 4.97 on.
-_EXIM_ID = re.compile(rb"\bid ([0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4}))\b")
+_EXIM_ID = r"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})"
+_ID_IN_RECEIVED = re.compile(rb"\bid (%s)\b" % _EXIM_ID.encode())
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SUSPECT = (b"\nx-spam-", b"\nx-mailgate-", b"\nauthentication-results")
 _FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
@@ -29,15 +30,6 @@ _COMMENT_PARTS = re.compile(rb"\\.|[()]|[^\\()]+", re.DOTALL)
 _TOKEN = re.compile(rb'(?:"((?:[^"\\]|\\.)*)"|([^\s;()"]+))', re.DOTALL)
 _HELO = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _RECIPIENT = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,128}@[A-Za-z0-9.-]{1,255}")
-
-
-def fields(head: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each field of a header block: its name in lower case (b"" for a line that is no field) and its octets."""
-    for found in _FIELD.finditer(head):
-        raw = found[0]
-        name, colon, _ = raw.partition(b":")
-        name = name.rstrip().lower()
-        yield (name if colon and b"\n" not in name else b""), raw
 
 
 def hops(head: bytes) -> int:
@@ -50,11 +42,36 @@ def hops(head: bytes) -> int:
 
 def first(head: bytes, name: bytes) -> bytes:
     """The unfolded value of the first field of that name, b"" if there is none."""
+    found = _first(head, name)
+    return _unfolded(found) if found else b""
+
+
+def last(head: bytes, name: bytes) -> bytes:
+    """The same of the last field of that name."""
+    low, begin = _lines(head), b"\n" + name
+    at = len(low)
+    while (at := low.rfind(begin, 0, at)) >= 0:
+        if found := _named(name).match(head, at):
+            return _unfolded(found)
+    return b""
+
+
+def replaced(head: bytes, name: bytes, by: bytes) -> bytes:
+    """The header block with the whole fields `by` in the place of the first field of that name."""
+    found = _first(head, name)
+    return head[: found.start()] + by + head[found.end() + 1 :] if found else head
+
+
+def _first(head: bytes, name: bytes) -> re.Match[bytes] | None:
     low, begin, at = _lines(head), b"\n" + name, -1
     while (at := low.find(begin, at + 1)) >= 0:
         if found := _named(name).match(head, at):
-            return found[1].replace(b"\r\n", b"").strip()
-    return b""
+            return found
+    return None
+
+
+def _unfolded(found: re.Match[bytes]) -> bytes:
+    return found[1].replace(b"\r\n", b"").strip()
 
 
 @lru_cache(maxsize=16)
@@ -72,8 +89,13 @@ def exim_id(head: bytes) -> str:
 
     The last one counts: Exim writes HELO and reverse-path, which a stranger chose, in front of its own id.
     """
-    found = _EXIM_ID.findall(first(head, b"received"))
+    found = _ID_IN_RECEIVED.findall(first(head, b"received"))
     return found[-1].decode("ascii") if found else ""
+
+
+def is_exim_id(text: str) -> bool:
+    """May this be a message id of Exim's?"""
+    return re.fullmatch(_EXIM_ID, text) is not None
 
 
 def authserv_id(raw: bytes) -> bytes:
@@ -103,17 +125,37 @@ def cut(head: bytes, our_authserv_id: str) -> bytes:
 
     Folded lines that stand before any field would continue the last of the fields that we put in front: cut too.
     """
-    low = _lines(head)
-    if not any(name in low for name in _SUSPECT) and head[:1] not in (b" ", b"\t"):
+    gone = sorted(found.span() for found in _suspects(head) if _claims_ours(found[0], our_authserv_id))
+    if not gone:
         return head
-    ours = our_authserv_id.lower().encode("ascii", "replace")
-    kept = [raw for name, raw in fields(head) if not (_claims_ours(name, raw, ours) or raw[0] in b" \t")]
-    return head if sum(map(len, kept)) == len(head) else b"".join(kept)
+    kept, end = [], 0
+    for start, stop in gone:
+        kept.append(head[end:start])
+        end = stop
+    return b"".join([*kept, head[end:]])
 
 
-def _claims_ours(name: bytes, raw: bytes, our_authserv_id: bytes) -> bool:
+def _suspects(head: bytes) -> Iterator[re.Match[bytes]]:
+    """The fields with the beginning of a name that may be ours, and folded lines at the very beginning."""
+    if head[:1] in (b" ", b"\t") and (found := _FIELD.match(head)):
+        yield found
+    low = _lines(head)
+    for name in _SUSPECT:
+        at = -1
+        while (at := low.find(name, at + 1)) >= 0:
+            if found := _FIELD.match(head, at):
+                yield found
+
+
+def _claims_ours(field: bytes, our_authserv_id: str) -> bool:
+    name, colon, _ = field.partition(b":")
+    name = name.rstrip().lower()
+    if field[0] in b" \t":
+        return True
+    if not colon or b"\n" in name:
+        return False
     if name == _RESULTS:  # RFC 8601 §5: others' results stay
-        return authserv_id(raw) == our_authserv_id
+        return authserv_id(field) == our_authserv_id.lower().encode("ascii", "replace")
     return name in _FORGED or name.startswith(_OURS)
 
 

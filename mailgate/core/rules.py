@@ -1,17 +1,34 @@
-"""The rulebook: plain functions of facts, in one tuple. A new rule is a function here and its row in RULES."""
+"""The rulebook: functions of facts and policy, in one tuple. A new rule is a function here and its row in RULES."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from mailgate.core import spam
 from mailgate.core.facts import MessageFacts
 from mailgate.core.headers import MAX_HOPS
 from mailgate.core.message import MAX_HEADER, MAX_HEADER_LINES
 from mailgate.core.reply import Reply
+from mailgate.core.scan import Scored, Unscored
+from mailgate.core.spam import SpamPolicy
 from mailgate.core.verdict import Action, Decision, Verdict, strongest
 
+AfterAcceptance = Literal["hold", "discard", "reject"]
 
-def loop(facts: MessageFacts) -> Verdict | None:
+UNSCORED = "unscored"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator wants. `reject_after_acceptance`: what is done with unwanted mail that Exim has accepted."""
+
+    spam: SpamPolicy
+    reject_after_acceptance: AfterAcceptance
+
+
+def loop(facts: MessageFacts, _: Policy) -> Verdict | None:
     """A message that went round in a circle. RFC 5321 §6.3."""
     if facts.hops <= MAX_HOPS:
         return None
@@ -19,7 +36,7 @@ def loop(facts: MessageFacts) -> Verdict | None:
     return Verdict(Action.REJECT, "loop", Reply(554, "5.4.6", text))
 
 
-def header_too_large(facts: MessageFacts) -> Verdict | None:
+def header_too_large(facts: MessageFacts, _: Policy) -> Verdict | None:
     """A header that can't be looked through for forged fields."""
     if facts.bounded:
         return None
@@ -27,9 +44,38 @@ def header_too_large(facts: MessageFacts) -> Verdict | None:
     return Verdict(Action.REJECT, "header-too-large", Reply(552, "5.3.4", text))
 
 
-RULES: tuple[Callable[[MessageFacts], Verdict | None], ...] = (loop, header_too_large)
+def score(facts: MessageFacts, policy: Policy) -> Verdict | None:
+    """A spam score above a threshold: rejected, held, or let through with the fields of spam."""
+    if not isinstance(facts.scan, Scored):
+        return None
+    found, limits = facts.scan.score, spam.thresholds(policy.spam, facts.recipients)
+    if spam.over(found, limits.reject):
+        text = f"taken for spam: it scores {found:.1f}"
+        return Verdict(Action.REJECT, "spam-reject", Reply(550, "5.7.1", text), unwanted=True)
+    if spam.over(found, limits.hold):
+        return Verdict(Action.HOLD, "spam-hold")
+    return Verdict(Action.ACCEPT, "spam-tag") if spam.over(found, limits.tag) else None
 
 
-def decide(facts: MessageFacts) -> Decision:
+def unscored(facts: MessageFacts, policy: Policy) -> Verdict | None:
+    """A message that should have been scored and could not be: what spam.on_failure says."""
+    if not isinstance(facts.scan, Unscored):
+        return None
+    action = Action[policy.spam.on_failure.upper()]
+    return Verdict(action, UNSCORED, Reply(451, "4.3.0", "can't be scanned for spam now, try again later"))
+
+
+# `unscored` comes last, so that it is the first reason of a HOLD only where nothing else holds the message.
+RULES: tuple[Callable[[MessageFacts, Policy], Verdict | None], ...] = (loop, header_too_large, score, unscored)
+
+
+def decide(facts: MessageFacts, policy: Policy) -> Decision:
     """What is to be done with a message of these facts."""
-    return strongest(verdict for rule in RULES if (verdict := rule(facts)))
+    return strongest(verdict for rule in RULES if (verdict := rule(facts, policy)))
+
+
+def after_acceptance(decision: Decision, policy: Policy) -> Decision:
+    """The decision where Exim has accepted the message already, and a refusal would make it bounce (promise 8)."""
+    if decision.action is not Action.REJECT or not decision.unwanted:
+        return decision
+    return replace(decision, action=Action[policy.reject_after_acceptance.upper()])

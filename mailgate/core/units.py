@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _OCTETS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_PERCENT = re.compile(r"([0-9]{1,2}(?:\.[0-9]+)?) *%")
 _NUMBER = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) *([A-Za-z]*)")
 
 
@@ -30,6 +32,27 @@ def octets(text: str) -> int:
     if not found or found[2] not in _OCTETS:
         raise ValueError(f'{text!r} is not a size: write a number and a unit ({", ".join(_OCTETS)}), as in "40MiB"')
     return int(float(found[1]) * _OCTETS[found[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """An amount of disk: octets, or a part of the whole (0..1)."""
+
+    octets: int = 0
+    part: float = 0.0
+
+    def of(self, whole: int) -> int:
+        """The amount in octets on a disk of `whole` octets."""
+        return self.octets or int(whole * self.part)
+
+
+def share(text: str) -> Share:
+    """An amount of disk such as "5%" or "2GiB". Raises ValueError that says how to write one."""
+    percent = _PERCENT.fullmatch(text)
+    try:
+        return Share(part=float(percent[1]) / 100) if percent else Share(octets=octets(text))
+    except ValueError:
+        raise ValueError(f'{text!r} is not a share of the disk: write "5%" or "2GiB"') from None
 
 
 def said_seconds(value: float) -> str:

@@ -10,21 +10,27 @@ from mailgate.core.reply import Reply
 
 
 class Action(IntEnum):
-    """In the order of their strength."""
+    """In the order of their strength. No rule asks for DISCARD: see `rules.after_acceptance`."""
 
     ACCEPT = 0
     DEFER = 1
     HOLD = 2
     REJECT = 3
+    DISCARD = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a rule wants done, why (a hyphenated constant: log, metric label), and the reply if it is carried out."""
+    """What a rule wants done, why (a hyphenated constant: log, metric label), and the reply, if that takes one.
+
+    `unwanted`: the message could be taken, but the operator does not want it. Once Exim has accepted it, it must not
+    bounce for that.
+    """
 
     action: Action
     reason: str
-    reply: Reply
+    reply: Reply | None = None
+    unwanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class Decision:
     action: Action
     reasons: tuple[str, ...]
     reply: Reply | None
+    unwanted: bool = False
 
 
 _ACCEPT = Decision(Action.ACCEPT, (), None)
@@ -41,7 +48,8 @@ _ACCEPT = Decision(Action.ACCEPT, (), None)
 
 def strongest(verdicts: Iterable[Verdict]) -> Decision:
     """The decision that follows from what the rules said; accept if none said anything."""
-    ranked = sorted(verdicts, key=lambda verdict: -verdict.action)
+    ranked = sorted(verdicts, key=lambda verdict: (-verdict.action, verdict.unwanted))
     if not ranked:
         return _ACCEPT
-    return Decision(ranked[0].action, tuple(verdict.reason for verdict in ranked), ranked[0].reply)
+    first = ranked[0]
+    return Decision(first.action, tuple(verdict.reason for verdict in ranked), first.reply, first.unwanted)

@@ -10,26 +10,34 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 import mailgate
+from mailgate.core.scan import UnscoredReason
 from mailgate.edge.log import EventLog
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _OCTETS = tuple(4**n * 1024 for n in range(9))
+# With bounds below zero there is no _sum (it could fall), nor _count: le="+Inf" is the count. OpenMetrics, Histogram.
+_POINTS = (-5, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 50)
 
 _COUNTERS = {
     "messages": ("Messages at a door, by the verdict on them", ("door", "verdict")),
     "recipients": ("Recipients, by what their reply said", ("outcome",)),
     "reasons": ("Reasons of verdicts and refusals", ("reason",)),
+    "spam_scans": ("Messages at a scorer, each server's tries for itself", ("result", "server")),
+    "unscored": ("Messages that no scorer scored", ("reason",)),
+    "origin": ("Messages, by where the address of their client was found", ("source",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
 }
 _HISTOGRAMS = {
     "stage_seconds": ("Time a message spent in a stage", ("stage",), _SECONDS),
     "message_bytes": ("Size of messages", (), _OCTETS),
+    "spam_score": ("Scores of messages", (), _POINTS),
     "spool_commit_seconds": ("Time of a commit of the spool, shared by the messages in it", (), _SECONDS),
 }
 _GAUGES = {
@@ -39,8 +47,10 @@ _GAUGES = {
 
 # Labels that exist from the first scrape on, so that a rate over them has a beginning.
 _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("recipients", "outcome", ("delivered", "spooled", "held", "deferred", "rejected")),
-    ("replays", "outcome", ("delivered", "refused", "deferred", "uncertain", "unreached")),
+    ("recipients", "outcome", ("delivered", "spooled", "held", "deferred", "rejected", "discarded")),
+    ("unscored", "reason", get_args(UnscoredReason)),
+    ("origin", "source", ("header", "unknown")),
+    ("replays", "outcome", ("delivered", "refused", "deferred", "uncertain", "unreached", "held", "failed", "dropped")),
 )
 
 Sample = tuple[str, str, tuple[tuple[dict[str, str], float], ...]]

@@ -1,6 +1,8 @@
-"""Octets in pieces: what a socket does to a stream, as a strategy for hypothesis."""
+"""Octets in pieces: what a socket does to a stream, as a strategy for hypothesis; and a header block's fields."""
 
 from __future__ import annotations
+
+import re
 
 from hypothesis import strategies as st
 
@@ -22,3 +24,8 @@ CUTS = st.lists(st.integers(min_value=0, max_value=10_000), max_size=8)
 def made_of(*parts: bytes, most: int = 24) -> st.SearchStrategy[bytes]:
     """Octets made of these parts in any order: finds trouble sooner than octets at random."""
     return st.lists(st.sampled_from(parts), max_size=most).map(b"".join)
+
+
+def fields_of(head: bytes) -> list[bytes]:
+    """A header block's fields (and lines that are none), each with its folded lines."""
+    return re.findall(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n", head)

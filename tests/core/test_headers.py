@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mailgate.core import headers
 from mailgate.core.envelope import Envelope, Peer, address_text
-from tests.core.cuts import made_of
+from tests.core.cuts import fields_of, made_of
 
 ID = "01jd3v7m5k0q2x4y6z"
 FORGED = [
@@ -120,11 +120,10 @@ def test_all_that_is_not_cut_is_octet_for_octet(fields: list[bytes]) -> None:
 )
 def test_any_octets_lose_whole_lines_only_and_nothing_forged_is_left(head: bytes) -> None:
     left = headers.cut(head, "lists.test")
-    fields = headers.fields(head)
-    assert all(field in fields for field in headers.fields(left))  # in their order: `in` consumes
+    fields = iter(fields_of(head))
+    assert all(field in fields for field in fields_of(left))  # in their order: `in` consumes
     assert not re.search(rb"(?im)^(x-spam-flag|x-mailgate-[^:\n]*)[ \t]*:", left)
     assert headers.cut(left, "lists.test") == left
-    assert b"".join(raw for _, raw in headers.fields(head)) == head
 
 
 @pytest.mark.timeout(10)
@@ -272,7 +271,7 @@ def test_no_helo_and_no_recipient_bends_our_received_field(
     parsed = message_from_bytes(raw + b"Subject: s\r\n\r\nbody", policy=modern)
     assert parsed.keys() == ["Received", "Subject"]
     assert not parsed.defects
-    assert [name for name, _ in headers.fields(raw)] == [b"received"]
+    assert [field.partition(b":")[0] for field in fields_of(raw)] == [b"Received"]
     assert parsed["Received"].count(";") == 1
     assert parsed["Received"].split(";")[0].split(f" id {ID}")[0].endswith(("LMTP", "ESMTP", "UTF8SMTP"))
 

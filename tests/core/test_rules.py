@@ -6,14 +6,17 @@ import itertools
 
 import pytest
 
+from mailgate.config import parse
 from mailgate.core.facts import MessageFacts, of_message
 from mailgate.core.message import Message, message
 from mailgate.core.reply import Reply
-from mailgate.core.rules import RULES, decide, header_too_large, loop
+from mailgate.core.rules import RULES, after_acceptance, decide, header_too_large, loop, score, unscored
+from mailgate.core.scan import Scan, Scored, Skipped, Unscored
 from mailgate.core.verdict import Action, Decision, Verdict, strongest
 
 FINE = MessageFacts(hops=3, bounded=True)
 LOOP = Reply(554, "5.4.6", "routing loop: 101 Received fields, 100 are allowed")
+POLICY = parse({"spam": {"hold_score": 4.0}}).for_rules
 LARGE = Reply(552, "5.3.4", "header larger than 1048576 octets or 50000 lines")
 
 
@@ -29,11 +32,74 @@ LARGE = Reply(552, "5.3.4", "header larger than 1048576 octets or 50000 lines")
     ],
 )
 def test_what_the_rules_make_of_facts(facts: MessageFacts, decision: Decision) -> None:
-    assert decide(facts) == decision
+    assert decide(facts, POLICY) == decision
 
 
 def test_each_rule_is_in_the_book() -> None:
-    assert (loop, header_too_large) == RULES
+    assert (loop, header_too_large, score, unscored) == RULES
+
+
+def scored(points: float) -> Scored:
+    return Scored(points, 4.0, "", "spamd")
+
+
+def with_scan(scan: Scan) -> MessageFacts:
+    return MessageFacts(hops=3, bounded=True, recipients=("list@lists.test",), scan=scan)
+
+
+SPAM = Reply(550, "5.7.1", "taken for spam: it scores 6.1")
+NO_SCORE = Reply(451, "4.3.0", "can't be scanned for spam now, try again later")
+
+
+@pytest.mark.parametrize(
+    ("scan", "decision"),
+    [
+        (scored(-3.0), Decision(Action.ACCEPT, (), None)),
+        (scored(1.0), Decision(Action.ACCEPT, (), None)),
+        (scored(1.1), Decision(Action.ACCEPT, ("spam-tag",), None)),
+        (scored(4.0), Decision(Action.ACCEPT, ("spam-tag",), None)),
+        (scored(4.1), Decision(Action.HOLD, ("spam-hold",), None)),
+        (scored(6.0), Decision(Action.HOLD, ("spam-hold",), None)),
+        (scored(6.1), Decision(Action.REJECT, ("spam-reject",), SPAM, unwanted=True)),
+        (Skipped("off"), Decision(Action.ACCEPT, (), None)),
+        (Unscored("timeout", "10 s"), Decision(Action.ACCEPT, ("unscored",), NO_SCORE)),
+    ],
+)
+def test_what_the_rules_make_of_a_scan(scan: Scan, decision: Decision) -> None:
+    assert decide(with_scan(scan), POLICY) == decision
+
+
+@pytest.mark.parametrize(
+    ("word", "action"), [("accept", Action.ACCEPT), ("defer", Action.DEFER), ("hold", Action.HOLD)]
+)
+def test_what_no_score_does_is_the_operators_choice(word: str, action: Action) -> None:
+    policy = parse({"spam": {"on_failure": word}}).for_rules
+    decision = decide(with_scan(Unscored("refused", "nobody")), policy)
+    assert decision == Decision(action, ("unscored",), NO_SCORE)
+
+
+@pytest.mark.parametrize(
+    ("word", "action"), [("hold", Action.HOLD), ("discard", Action.DISCARD), ("reject", Action.REJECT)]
+)
+def test_unwanted_mail_that_exim_has_accepted(word: str, action: Action) -> None:
+    policy = parse({"policy": {"reject_after_acceptance": word}}).for_rules
+    decision = after_acceptance(decide(with_scan(scored(6.1)), policy), policy)
+    assert decision == Decision(action, ("spam-reject",), SPAM, unwanted=True)
+
+
+def test_what_can_not_be_taken_is_refused_whatever_becomes_of_unwanted_mail() -> None:
+    policy = parse({"policy": {"reject_after_acceptance": "discard"}}).for_rules
+    spam_in_a_loop = MessageFacts(hops=101, bounded=True, recipients=("list@lists.test",), scan=scored(9))
+    decision = after_acceptance(decide(spam_in_a_loop, policy), policy)
+    assert decision == Decision(Action.REJECT, ("loop", "spam-reject"), LOOP)
+
+
+@pytest.mark.parametrize("word", ["hold", "discard"])
+def test_only_a_rejection_is_changed_after_acceptance(word: str) -> None:
+    policy = parse({"policy": {"reject_after_acceptance": word}, "spam": {"hold_score": 4.0}}).for_rules
+    for scan in (scored(0), scored(2), scored(5), Unscored("error", "")):
+        decision = decide(with_scan(scan), policy)
+        assert after_acceptance(decision, policy) == decision
 
 
 @pytest.mark.parametrize(
@@ -46,7 +112,11 @@ def test_each_rule_is_in_the_book() -> None:
     ],
 )
 def test_the_facts_of_a_message(found: Message, facts: MessageFacts) -> None:
-    assert of_message(found) == facts
+    assert of_message(found, ()) == facts
+    assert of_message(found, ("list@lists.test",)).recipients == ("list@lists.test",)
+
+
+ASKED_FOR = [Action.ACCEPT, Action.DEFER, Action.HOLD, Action.REJECT]
 
 
 def verdict(action: Action, reason: str) -> Verdict:
@@ -57,7 +127,7 @@ def test_nothing_said_is_accept() -> None:
     assert strongest([]) == Decision(Action.ACCEPT, (), None)
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(Action)))
+@pytest.mark.parametrize("order", list(itertools.permutations(ASKED_FOR)))
 def test_the_strongest_wins_and_all_reasons_are_kept(order: tuple[Action, ...]) -> None:
     decision = strongest(verdict(action, action.name) for action in order)
     assert decision == Decision(Action.REJECT, ("REJECT", "HOLD", "DEFER", "ACCEPT"), Reply(450, "4.0.0", "REJECT"))
@@ -70,4 +140,4 @@ def test_of_equals_the_first_rule_speaks() -> None:
 
 
 def test_the_order_of_strength() -> None:
-    assert Action.ACCEPT < Action.DEFER < Action.HOLD < Action.REJECT
+    assert Action.ACCEPT < Action.DEFER < Action.HOLD < Action.REJECT < Action.DISCARD

@@ -2,9 +2,12 @@
 
 import sys
 import time
+from contextlib import ExitStack
 
+from tests.demo import spam
 from tests.demo.scene import Demo
 from tests.stack.mails import Mail, mails
+from tests.stack.spamd import Spamd
 from tests.stack.stack import Stack
 
 _OUTAGE_POSTS = 24
@@ -15,10 +18,11 @@ def main() -> int:
     """Run all acts; the exit status."""
     started = time.monotonic()
     demo = Demo()
-    demo.title("Starting a real Exim, a real Mailman core and mailgate between them, on loopback")
-    with Stack(long_lines=True) as stack:
-        gate = stack.start_gate()
-        doors = f"mailgate on {gate.lmtp[1]} (LMTP), Mailman on {stack.mailman.address[1]}"
+    demo.title("Starting a real Exim, Mailman core and spamd, and mailgate between them, on loopback")
+    with ExitStack() as undo:
+        stack, spamd = _parts(undo)
+        gate = stack.start_gate(spam.settings(spamd))
+        doors = f"mailgate on {gate.lmtp[1]} (LMTP), Mailman on {stack.mailman.address[1]}, spamd on {spamd.address[1]}"
         demo.say(f"Exim listens on {stack.exim.address[1]}, {doors}")
         address = stack.new_list()
 
@@ -40,11 +44,29 @@ def main() -> int:
         demo.drain(stack, len(posts))
         demo.check_once(stack, [*sent, *posts])
 
-        demo.title("4  The metrics that moved")
+        demo.title("4  spamd has scored all of it. Now a ham post, one that is tagged, and GTUBE")
+        scored = spam.show_scores(demo, stack, gate, address)
+
+        demo.title("5  spamd is stopped: posts go on unscored, and it is known which")
+        unscored = spam.show_outage(demo, stack, gate, spamd, address)
+        demo.check_once(stack, [*scored, *unscored])
+
+        demo.title("6  The metrics that moved")
         demo.show_metrics(gate)
         demo.check(not stack.exim.queue(), "Exim's queue is empty")
     demo.verdict(time.monotonic() - started)
     return 0 if demo.held else 1
+
+
+def _parts(undo: ExitStack) -> tuple[Stack, Spamd]:
+    """The real programs, running; spamd reads its rules while the others start."""
+    stack = Stack(long_lines=True)
+    spamd = Spamd(stack.directory / "spamd")
+    undo.callback(spamd.close)
+    spamd.begin()
+    undo.enter_context(stack)
+    spamd.ready()
+    return stack, spamd
 
 
 def _post(number: int, address: str) -> Mail:

@@ -19,6 +19,8 @@ _SHOWN = (
     "mailgate_messages_total",
     "mailgate_recipients_total",
     "mailgate_replays_total",
+    "mailgate_spam_scans_total",
+    "mailgate_unscored_total",
     "mailgate_spool_messages",
     "mailgate_spool_bytes",
     "mailgate_upstream_up",
@@ -40,6 +42,10 @@ class Demo:
     def say(self, text: str) -> None:
         """A line of prose."""
         self._console.print(escape(text))
+
+    def print(self, table: Table) -> None:
+        """A table."""
+        self._console.print(table)
 
     def check(self, held: bool, what: str) -> None:
         """Print what was checked and how it came out."""
@@ -80,7 +86,7 @@ class Demo:
             reply = self._reply(stack, mail)
             where = self._where(stack, mail, reply)
             table.add_row(mail.name, mail.client, f"{len(mail.octets)}", escape(reply), escape(where))
-        self._console.print(table)
+        self.print(table)
 
     def _reply(self, stack: Stack, mail: Mail) -> str:
         if not mail.message_id:
@@ -147,7 +153,7 @@ class Demo:
             self.say(line)
         self.check(not wrong, f"{wanted.total()} deliveries looked for in Mailman: each is there exactly once")
 
-    # act 4
+    # the last act
 
     def show_metrics(self, gate: Gate) -> None:
         """The samples that are not zero."""

@@ -89,7 +89,7 @@ def test_a_peer_that_is_not_trusted_is_sent_away(tight: Pair) -> None:
         with Client(address, source="127.9.9.9", hello=False) as client:
             assert str(client.reply()).startswith("421 4.7.1 127.9.9.9 ")
             assert _ended(client)
-    assert tight.gate.events("peer.refused", peer="127.9.9.9")
+    wait_until(lambda: len(tight.gate.events("peer.refused", peer="127.9.9.9")) == 2, "both are told")
     assert tight.gate.metric("mailgate_reasons_total", reason="untrusted-peer") >= 2
 
 

@@ -17,6 +17,7 @@ from mailgate.core.triage import all_alike
 from mailgate.edge.listener import Listener
 from mailgate.ports import Claimed, Parked, SpoolError, SpoolFull, Valve
 from mailgate.relay import Relay
+from mailgate.scanner import Scorers
 from tests.edge.failures import A, B
 from tests.edge.pair import mail
 from tests.stack.client import Client
@@ -68,6 +69,9 @@ class Spool:
     async def claim(self, *_: Any) -> list[Claimed]:
         return []
 
+    async def claim_awaiting(self, *_: Any) -> list[Claimed]:
+        return []
+
     async def load(self, *_: Any) -> Message | None:
         return None
 
@@ -103,9 +107,15 @@ class Door:
         self.telemetry = Telemetry()
         relay = {"lmtp": [str(self.ports[0])], "smtp": [str(self.ports[1])], "budget": "1s"}
         self.config = configuration.parse(
-            {"hostname": "gate.lists.test", "relay": relay, "mailman": {"connect_timeout": "0.5s"}}
+            {
+                "hostname": "gate.lists.test",
+                "relay": relay,
+                "mailman": {"connect_timeout": "0.5s"},
+                "spam": {"engine": "off"},
+            }
         )
-        self.relay = Relay(self.config, upstream, spool, Valve(), self.telemetry)
+        nobody = Scorers((), self.telemetry, timeout=1)
+        self.relay = Relay(self.config, nobody, upstream, spool, Valve(), self.telemetry)
         self.listener = Doorkeeper(self.config, self.handle, self.relay.turn_away, self.telemetry)
         self.broken = False
 

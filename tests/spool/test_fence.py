@@ -16,6 +16,9 @@ from mailgate.ports import SpoolError
 from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states
 from tests.spool.processes import child
 
+STEPS = schema.STEPS
+VERSION = len(STEPS) + 1
+
 
 async def foreign(directory: Path, host: str = HOST) -> str:
     """What a gate says of the spool in a directory."""
@@ -176,12 +179,12 @@ async def test_a_newer_version_is_refused_with_words(tmp_path: Path) -> None:
     async with spool(tmp_path) as store:
         await put(store, "one")
     set_version(tmp_path, "7")
-    words = r"spool\.db: the spool has version 7, this mailgate knows versions up to 1: install the newer mailgate"
+    words = rf"spool\.db: the spool has version 7, this mailgate knows versions up to {VERSION}: install the newer"
     with pytest.raises(SpoolError, match=words):
         await Store(config(tmp_path), HOST, Recorder()).open()
     with pytest.raises(SpoolError, match=words):
         Database(tmp_path / "spool.db", HOST)
-    set_version(tmp_path, "1")
+    set_version(tmp_path, str(VERSION))
     async with spool(tmp_path) as store:
         assert states(store) == {"pending": 1}
 
@@ -209,18 +212,18 @@ async def test_an_older_version_is_brought_forward_step_by_step_or_not_at_all(
     async with spool(tmp_path) as store:
         await put(store, "one")
 
-    monkeypatch.setattr(schema, "STEPS", (add("second"), add("second")))
+    monkeypatch.setattr(schema, "STEPS", (*STEPS, add("second"), add("second")))
     with pytest.raises(SpoolError, match="duplicate column"):
         Database(tmp_path / "spool.db", HOST)
     assert "second" not in columns(tmp_path)
 
-    monkeypatch.setattr(schema, "STEPS", (add("second"), add("third")))
+    monkeypatch.setattr(schema, "STEPS", (*STEPS, add("second"), add("third")))
     database = Database(tmp_path / "spool.db", HOST)
     assert {"second", "third"} <= columns(tmp_path)
-    assert database.read(lambda c: control.read(c, "version")) == "3"
+    assert database.read(lambda c: control.read(c, "version")) == str(VERSION + 2)
     database.close()
 
-    monkeypatch.setattr(schema, "STEPS", (add("second"), add("third"), add("fourth")))
+    monkeypatch.setattr(schema, "STEPS", (*STEPS, add("second"), add("third"), add("fourth")))
     async with spool(tmp_path) as store:
         assert states(store) == {"pending": 1}
     assert "fourth" in columns(tmp_path)
@@ -229,8 +232,15 @@ async def test_an_older_version_is_brought_forward_step_by_step_or_not_at_all(
 async def test_a_verb_does_not_change_the_version_under_a_running_gate(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schema, "STEPS", (add("second"),))
-    with pytest.raises(SpoolError, match="has version 1 and is served by an older mailgate: restart it"):
+    monkeypatch.setattr(
+        schema,
+        "STEPS",
+        (
+            *STEPS,
+            add("second"),
+        ),
+    )
+    with pytest.raises(SpoolError, match=f"has version {VERSION} and is served by an older mailgate: restart it"):
         Database(tmp_path / "spool.db", HOST)
     assert "second" not in columns(tmp_path)
     await put(store, "one")

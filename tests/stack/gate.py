@@ -46,6 +46,7 @@ class Gate:
             "relay": {"lmtp": [str(self._lmtp), f"unix:{self.socket}"], "smtp": [str(self._smtp)]},
             "mailman": {"lmtp": f"{mailman[0]}:{mailman[1]}", "probe_interval": "0.2s"},
             "spool": {"url": f"sqlite:///{self.spool}", "retry_first": "0.2s", "retry_max": "2s"},
+            "spam": {"engine": "off"},
             "http": {"listen": str(self._http)},
         }
         self.configure(settings or {})
@@ -214,11 +215,17 @@ def merged(under: Mapping[str, Any], over: Settings) -> dict[str, Any]:
 
 def toml(tree: Mapping[str, Any]) -> str:
     """A tree of sections as TOML. JSON's way to write text, numbers, truth and lists is TOML's as well."""
-    plain = [f"{key} = {json.dumps(value)}" for key, value in tree.items() if not isinstance(value, Mapping)]
+    plain = [f"{key} = {_value(value)}" for key, value in tree.items() if not isinstance(value, Mapping)]
     for name, section in tree.items():
         if isinstance(section, Mapping):
-            plain += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+            plain += [f"[{name}]", *(f"{key} = {_value(value)}" for key, value in section.items())]
     return "\n".join(plain) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + "}"
+    return "[" + ", ".join(map(_value, value)) + "]" if isinstance(value, list) else json.dumps(value)
 
 
 def _sample_name(name: str, labels: Mapping[str, str]) -> str:

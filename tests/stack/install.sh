@@ -1,16 +1,18 @@
 #!/bin/sh
-# Installs the real programs that the tests and the demo run: Debian's exim4-daemon-heavy and a few tools, and Mailman
-# core from PyPI in a virtual environment of its own, .parts/mailman.
+# Installs the real programs that the tests and the demo run: Debian's exim4-daemon-heavy, spamd, rspamd and a few
+# tools, and Mailman core from PyPI in a virtual environment of its own, .parts/mailman.
 #
-# Promises: Exim is never started, neither now nor at the next boot; no package is removed to make room; a run that
-# finds everything in place changes nothing and takes less than a second. Needs root only when Debian packages are
-# missing. On failure it says what to do and exits 1; the long output of apt and pip is in .parts/install.log.
+# Promises: no service is started by its package, neither now nor at the next boot; no package is removed to make room;
+# no rules are fetched from the network; a run that finds everything in place changes nothing and takes less than a
+# second. Needs root only when Debian packages are missing. On failure it says what to do and exits 1; the long output of
+# apt and pip is in .parts/install.log.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 parts=$(cd "$here/../.." && pwd)/.parts
 python=/usr/bin/python3 # Debian's own: Mailman runs as an unprivileged user, who may not look into root's home
-packages="exim4-daemon-heavy python3-venv systemd gcc libc6-dev"
+services="exim4 spamd rspamd" # of those packages that bring one
+packages="exim4-daemon-heavy spamassassin spamd rspamd python3-venv systemd gcc libc6-dev"
 policy=/usr/sbin/policy-rc.d
 log=$parts/install.log
 
@@ -61,10 +63,16 @@ install_packages() {
     # Package lists that do not know a package, or a version that has left the archive, are out of date.
     apt install --no-install-recommends --download-only --no-remove "$@" >>"$log" 2>&1 || logged apt update
     refuse_removals "$@"
-    had_exim=$(command -v exim4 || true)
+    fresh=
+    for service in $services; do
+        [ -e "/etc/init.d/$service" ] || fresh="$fresh $service"
+    done
     forbid_starting
     logged apt install --no-install-recommends --no-remove "$@"
-    [ -n "$had_exim" ] || update-rc.d exim4 disable >>"$log" 2>&1 || say "note: Exim may start at the next boot"
+    for service in $fresh; do
+        [ ! -e "/etc/init.d/$service" ] ||
+            update-rc.d "$service" disable >>"$log" 2>&1 || say "note: $service may start at the next boot"
+    done
     allow_starting
 }
 

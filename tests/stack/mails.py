@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
+# The string that every scanner calls spam, in two halves: nobody is to find it in this file.
+GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*" + b"GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n"
 
 
 @dataclass(frozen=True)

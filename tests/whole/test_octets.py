@@ -12,7 +12,7 @@ from tests.stack.mails import Mail, big, dns, mails
 from tests.stack.stack import Stack
 from tests.stack.waiting import wait_until
 from tests.whole import passage
-from tests.whole.passage import Passage, as_posted, expected_arrivals, field_in_front, without_client_field
+from tests.whole.passage import Passage, as_posted, expected_arrivals, field_in_front, gates_own, without_client_field
 
 _PLAIN = [name for name, mail in mails().items() if not mail.refused and not mail.long_lines]
 ALL = [*_PLAIN, "big", "long-line"]
@@ -37,8 +37,7 @@ def passed(_session_stack: Stack, stack_with_long_lines: Stack) -> dict[str, Pas
 @pytest.mark.parametrize("name", ALL)
 def test_octets_are_the_same_behind_the_gates_own_fields(passed: dict[str, Passage], name: str) -> None:
     one = passed[name]
-    received, rest = field_in_front(one.behind.octets, "Received")
-    gate_id, rest = field_in_front(rest, "X-Mailgate-Id")
+    received, gate_id, rest = gates_own(one.behind.octets)
     assert received.startswith("from mx.lists.test ([127.0.0.1]) by gate.lists.test (mailgate) with")
     assert f" id {gate_id}" in received
     assert rest == without_client_field(one.in_front.octets)
@@ -60,7 +59,7 @@ def test_the_envelope_is_the_same(passed: dict[str, Passage], name: str) -> None
 def test_each_recipient_has_it_exactly_once_and_was_answered_so(passed: dict[str, Passage], name: str) -> None:
     one = passed[name]
     assert one.arrived == expected_arrivals(one.mail)
-    gate_id, _ = field_in_front(field_in_front(one.behind.octets, "Received")[1], "X-Mailgate-Id")
+    gate_id = gates_own(one.behind.octets)[1]
     assert one.in_front.replies == [f"250 2.0.0 {gate_id} delivered: Ok".encode()] * len(one.mail.recipients)
 
 
@@ -140,9 +139,9 @@ def test_forged_fields_are_cut_and_foreign_ones_stay(stack: Stack, gate: Gate, a
     in_front = stack.to_gate.wait_for(mail.message_id).octets
     assert all(field in in_front for field in forged[1:])  # the first is cut by Exim, which writes its own
     behind = stack.to_mailman.wait_for(mail.message_id).octets
-    gates_own, rest = field_in_front(field_in_front(behind, "Received")[1], "X-Mailgate-Id")
+    _, gate_id, rest = gates_own(behind)
     assert field_in_front(rest, "Received")[1] == b"".join(foreign) + plain.octets
-    assert gates_own == gate.events("message.delivered")[0]["id"]
+    assert gate_id == gate.events("message.delivered")[0]["id"]
     assert "X-Mailgate-Client" not in behind.decode()
 
 

@@ -95,7 +95,9 @@ def test_promise_4_the_message_is_never_serialised_again() -> None:
         assert pair.send(A, octets=octets).codes == [250]
         [taken] = pair.fake.wait_taken()
         assert taken.octets.endswith(octets)
-        assert taken.octets.removesuffix(octets).count(b"\r\n") == 5  # Received in four lines, X-Mailgate-Id
+        assert (
+            taken.octets.removesuffix(octets).count(b"\r\n") == 6
+        )  # Received in four lines, X-Mailgate-Scan, X-Mailgate-Id
 
 
 def test_promise_5_at_least_once_and_what_may_be_repeated_is_called_uncertain() -> None:

@@ -14,8 +14,19 @@ from typing import Any
 from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, case, or_, select, update
 
 from mailgate.core.envelope import Envelope, address_text
+from mailgate.core.spam import AWAITS_SCORE
 from mailgate.core.units import said_seconds
-from mailgate.edge.spool.schema import CORRUPT, DELIVERED, FAILED, HELD, PENDING, messages, recipients, unindexed
+from mailgate.edge.spool.schema import (
+    CORRUPT,
+    DELIVERED,
+    DROPPED,
+    FAILED,
+    HELD,
+    PENDING,
+    messages,
+    recipients,
+    unindexed,
+)
 from mailgate.edge.spool.storing import remove_settled_content, text
 from mailgate.ports import Claimed, Facts, Settlement
 
@@ -50,6 +61,7 @@ _UNLEASE = (
     )
     .values(lease="")
 )
+_SCANNED = update(messages).where(messages.c.id == bindparam("of")).values(scan=bindparam("new_scan"))
 _ABANDON = (
     update(recipients)
     .where(recipients.c.message_id == bindparam("of"), recipients.c.lease != "", recipients.c.lease != bindparam("run"))
@@ -72,6 +84,7 @@ class Verdicts:
     gate_id: str
     settlements: Sequence[Settlement]
     now: float
+    scan: str = ""
 
 
 def due(connection: Connection, now: float, most: int, shunned: Collection[str], *, scan: bool = False) -> list[str]:
@@ -86,14 +99,23 @@ def due(connection: Connection, now: float, most: int, shunned: Collection[str],
     return [gate_id for gate_id in ids if gate_id not in shunned][:most]
 
 
-def _waiting(*, scan: bool) -> ColumnElement[bool]:
+def _waiting(state: str = PENDING, *, scan: bool) -> ColumnElement[bool]:
     if scan:
-        return and_(unindexed(recipients.c.state) == PENDING, recipients.c.attempts >= 0)  # is in no index
-    return recipients.c.state == PENDING
+        return and_(unindexed(recipients.c.state) == state, recipients.c.attempts >= 0)  # is in no index
+    return recipients.c.state == state
 
 
-def claim(connection: Connection, run: str, those: Those, now: float) -> list[Claimed]:
-    """Lease those that are due, in this order."""
+def awaiting(connection: Connection, now: float, before: float, most: int) -> list[str]:
+    """The ids of up to `most` messages received before `before` with somebody held until they can be scored."""
+    order = (recipients.c.received, recipients.c.message_id)
+    held = (recipients.c.state == HELD, recipients.c.lease == "", recipients.c.reply == AWAITS_SCORE)
+    when = (recipients.c.received < before, recipients.c.next_attempt <= now)
+    query = select(recipients.c.message_id).where(*held, *when).group_by(*order).order_by(*order).limit(most)
+    return list(connection.scalars(query))
+
+
+def claim(connection: Connection, run: str, those: Those, now: float, *, held: bool = False) -> list[Claimed]:
+    """Lease those that are due, in this order; or those that are held until they can be scored."""
     ids = list(those)
     heads = {row.id: row for row in connection.execute(select(messages).where(messages.c.id.in_(ids)))}
     people: dict[str, list[Any]] = {gate_id: [] for gate_id in ids if gate_id in heads}
@@ -101,15 +123,23 @@ def claim(connection: Connection, run: str, those: Those, now: float) -> list[Cl
     for row in connection.execute(select(recipients).where(recipients.c.message_id.in_(ids))):
         numbers = those[row.message_id]
         wanted = numbers is None or row.number in numbers
-        if wanted and row.state == PENDING and not row.lease and row.next_attempt <= now:
+        if wanted and not row.lease and (_awaits_score(row) if held else _due(row, heads[row.message_id].scan, now)):
             people[row.message_id].append(row)
     keys = [{"of": row.message_id, "which": row.number} for rows in people.values() for row in rows]
     if keys:
         connection.execute(_LEASE, [key | {"run": run, "now": now} for key in keys])
-    return [_claimed(heads[gate_id], rows) for gate_id, rows in people.items() if rows]
+    return [_claimed(heads[gate_id], rows, held=held) for gate_id, rows in people.items() if rows]
 
 
-def _claimed(head: Any, rows: list[Any]) -> Claimed:
+def _awaits_score(row: Any) -> bool:
+    return bool(row.state == HELD and row.reply == AWAITS_SCORE)
+
+
+def _due(row: Any, scan: str, now: float) -> bool:
+    return bool(row.state == PENDING and (row.next_attempt <= now or scan.startswith("unscored:")))
+
+
+def _claimed(head: Any, rows: list[Any], *, held: bool) -> Claimed:
     rows.sort(key=lambda row: row.number)
     return Claimed(
         id=head.id,
@@ -123,7 +153,8 @@ def _claimed(head: Any, rows: list[Any]) -> Claimed:
         attempts=tuple(row.attempts for row in rows),
         received=head.received,
         alone=any(row.alone for row in rows),
-        facts=Facts(head.exim_id, head.message_id, head.client),
+        facts=Facts(head.exim_id, head.message_id, head.client, head.scan),
+        held=held,
     )
 
 
@@ -155,7 +186,10 @@ def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts], *, ke
     ]
     if rows:
         connection.execute(_SETTLE, rows)
-    done = {v.gate_id: v.now for v in verdicts if any(s.state == DELIVERED for s in v.settlements)}
+    scanned = [{"of": verdict.gate_id, "new_scan": verdict.scan} for verdict in verdicts if verdict.scan]
+    if scanned:
+        connection.execute(_SCANNED, scanned)
+    done = {v.gate_id: v.now for v in verdicts if any(s.state in {DELIVERED, DROPPED} for s in v.settlements)}
     if done and not keep_content:
         remove_settled_content(connection, list(done), max(done.values()))
 
@@ -168,8 +202,9 @@ def set_aside(connection: Connection, gate_id: str, reason: str) -> None:
 
 def abandoned(connection: Connection, run: str, *, scan: bool = False) -> list[str]:
     """The ids of messages that other runs have leased. `scan`: as for `due`."""
-    where = (_waiting(scan=scan), recipients.c.lease != "", recipients.c.lease != run)
-    return list(connection.scalars(select(recipients.c.message_id).where(*where).distinct()))
+    leased = (recipients.c.lease != "", recipients.c.lease != run)
+    either = or_(_waiting(scan=scan), _waiting(HELD, scan=scan))  # held ones are leased to be scored
+    return list(connection.scalars(select(recipients.c.message_id).where(either, *leased).distinct()))
 
 
 def abandon(connection: Connection, run: str, ids: Sequence[str]) -> None:

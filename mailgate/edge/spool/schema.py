@@ -62,6 +62,7 @@ messages = Table(
     Column("exim_id", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("client", Text, nullable=False),
+    Column("scan", Text, nullable=False, server_default=""),  # of one that came in unscored: see ports.Facts
     Index("messages_by_age", "received", "id"),
     Index("messages_settled", "settled", "size"),  # the octets in use are summed up from this alone
 )
@@ -103,8 +104,12 @@ def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
     return func.coalesce(column, "")
 
 
+def _with_scan(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE messages ADD COLUMN scan TEXT NOT NULL DEFAULT ''")
+
+
 Step = Callable[[Connection], None]
-STEPS: tuple[Step, ...] = ()  # STEPS[n] brings version n + 1 to n + 2
+STEPS: tuple[Step, ...] = (_with_scan,)  # STEPS[n] brings version n + 1 to n + 2
 
 
 class Outdated(SpoolError):

@@ -153,7 +153,7 @@ class Store:
             try:
                 return await self._write(work.claim, (now, those))
             except SpoolDamaged:
-                claimed = await self._claim_one_by_one(now, those)
+                claimed = await self._claim_one_by_one(work.claim, now, those)
         return claimed
 
     async def claim_those(self, now: float, those: Those) -> list[Claimed]:
@@ -163,7 +163,7 @@ class Store:
         try:
             return await self._write(work.claim, (now, wanted))
         except SpoolDamaged:
-            return await self._claim_one_by_one(now, wanted)
+            return await self._claim_one_by_one(work.claim, now, wanted)
 
     async def _due(self, now: float, most: int) -> list[str]:
         shunned = frozenset(self._spool.work.shunned)
@@ -172,12 +172,26 @@ class Store:
         except SpoolDamaged:
             return await self._read(lambda c: leases.due(c, now, most, shunned, scan=True), "claiming")
 
-    async def _claim_one_by_one(self, now: float, those: Those) -> list[Claimed]:
+    async def claim_awaiting(self, now: float, before: float, most: int) -> list[Claimed]:
+        """Lease what is held until it can be scored: see `mailgate.ports.Spool.claim_awaiting`."""
+        work = self._spool.work
+        found = await self._read(lambda c: leases.awaiting(c, now, before, most), "looking for what awaits a score")
+        those: Those = dict.fromkeys(gate_id for gate_id in found if gate_id not in work.shunned)
+        if not those:
+            return []
+        try:
+            return await self._write(work.claim_held, (now, those))
+        except SpoolDamaged:
+            return await self._claim_one_by_one(work.claim_held, now, those)
+
+    async def _claim_one_by_one(
+        self, claim: Operation[tuple[float, Those], list[Claimed]], now: float, those: Those
+    ) -> list[Claimed]:
         """Something on the way is damaged: this shows what, and the rest goes on."""
         claimed: list[Claimed] = []
         for gate_id, numbers in those.items():
             try:
-                one = await self._write(self._spool.work.claim, (now, {gate_id: numbers}))
+                one = await self._write(claim, (now, {gate_id: numbers}))
                 claimed.extend(one)
             except SpoolDamaged as error:
                 await self._set_aside(gate_id, str(error))
@@ -195,12 +209,12 @@ class Store:
             await self._set_aside(gate_id, str(error))
             return None
 
-    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float) -> None:
+    async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scan: str = "") -> None:
         """Write down what became of recipients: see `mailgate.ports.Spool.settle`. May be called again with the
         same after it raised; until it succeeds this process does not claim the message again. Where damage makes it
         impossible for good that is said (`spool.corrupt`), not raised.
         """
-        work, verdicts = self._spool.work, Verdicts(gate_id, tuple(settlements), now)
+        work, verdicts = self._spool.work, Verdicts(gate_id, tuple(settlements), now, scan)
         work.shunned.add(gate_id)
         try:
             await self._write(work.settle, verdicts)

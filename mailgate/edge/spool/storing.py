@@ -107,6 +107,7 @@ def _message_row(deposit: Deposit, digest: bytes, parts: int) -> dict[str, Any]:
         "exim_id": text(facts.exim_id),
         "message_id": text(facts.message_id),
         "client": text(facts.client),
+        "scan": facts.scan,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, exists, select, update
 
 from mailgate.core.envelope import address_text
+from mailgate.core.spam import AWAITS_SCORE
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.listing import PAGE, Selection, in_parts, of_message, of_recipient
 from mailgate.edge.spool.query import shown
@@ -162,7 +163,8 @@ class _Act:
             "of": row.message_id,
             "which": row.number,
             "new_state": after,
-            "new_reply": text(self.reason) or row.reply,
+            # An operator has taken it in hand: it is not released again by a scorer that comes back.
+            "new_reply": text(self.reason) or ("" if row.reply == AWAITS_SCORE else row.reply),
             "new_since": self.now if revived and row.state != PENDING else row.since,
             "again": self.now if revived else row.next_attempt,
         }

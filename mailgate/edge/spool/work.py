@@ -23,8 +23,9 @@ GIVEN_BACK = 2048  # pages in one transaction
 class Work:
     """The operations, by what they take:
 
-    `store` a Deposit · `claim` (now, Those) · `settle` and `settle_only` (which leaves the content) Verdicts ·
-    `set_aside` (id, reason) · `expire` now · `purge` the time before which history is forgotten · `shrink` None.
+    `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
+    Verdicts · `set_aside` (id, reason) · `expire` now · `purge` the time before which history is forgotten ·
+    `shrink` None.
     `shunned` are messages that are not claimed.
     """
 
@@ -37,6 +38,7 @@ class Work:
         self.shunned: set[str] = set()
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
+        self.claim_held = Operation("claiming held ones", self._claim_held, self._unclaim)
         self.settle = Operation("settling", self._settle)
         self.settle_only = Operation("settling without removing", self._settle_only)
         self.set_aside = Operation("setting aside", self._set_aside)
@@ -83,6 +85,10 @@ class Work:
     def _claim(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
         with believing("claiming"):
             return [leases.claim(connection, self._database.run, those, now) for now, those in calls]
+
+    def _claim_held(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
+        with believing("claiming held ones"):
+            return [leases.claim(connection, self._database.run, those, now, held=True) for now, those in calls]
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)

@@ -1,0 +1,69 @@
+"""The kinds of values that a configuration has: each reads what a person writes, or says how to write it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from mailgate.core import spam, units
+from mailgate.core.endpoint import Endpoint, endpoint
+
+
+def _written(read: Callable[[str], Any], example: str) -> BeforeValidator:
+    """A value that is written as text, such as `example`."""
+
+    def validate(value: object) -> Any:
+        if not isinstance(value, str):
+            raise ValueError(f'{value!r} is not text: write it in quotes, as in "{example}"')
+        return read(value)
+
+    return BeforeValidator(validate)
+
+
+def network(value: object) -> spam.Network:
+    """A network, or a single address. Raises ValueError."""
+    try:
+        return ipaddress.ip_network(str(value), strict=False)
+    except ValueError:
+        raise ValueError(f'{value!r} is not a network: write "192.0.2.0/24" or "::1"') from None
+
+
+def _sqlite(text: str) -> str:
+    if not text.startswith("sqlite:////"):
+        raise ValueError(
+            f'{text!r}: write "sqlite:////" and the absolute path, as in "sqlite:////var/lib/mailgate/spool.db"'
+        )
+    return text
+
+
+def _tenths(value: float) -> float:
+    if value != round(value, 1):
+        raise ValueError(f"{value}: scores are compared in tenths, as Exim does: write {round(value, 1)}")
+    return value
+
+
+def _recipient(text: str) -> str:
+    if not text or text != text.strip() or text.startswith("@"):
+        raise ValueError(f'{text!r} is not a recipient: write "postmaster" or "postmaster@lists.example.org"')
+    return text.lower()
+
+
+def _glob(text: str) -> str:
+    if "@" not in text and not text.startswith("*"):
+        raise ValueError(f'{text!r} matches no address: write "name@lists.example.org" or "private-*@*"')
+    return text
+
+
+Duration = Annotated[float, _written(units.seconds, "10s")]
+Positive = Annotated[Duration, Field(gt=0)]
+Size = Annotated[int, _written(units.octets, "40MiB"), Field(gt=0)]
+Network = Annotated[spam.Network, BeforeValidator(network)]
+Address = Annotated[Endpoint, _written(endpoint, "127.0.0.1:8025")]
+Score = Annotated[float, Field(ge=0, le=1000), AfterValidator(_tenths)]
+SpoolUrl = Annotated[str, _written(_sqlite, "sqlite:////var/lib/mailgate/spool.db")]
+DiskShare = Annotated[units.Share, _written(units.share, "5%")]
+Recipient = Annotated[str, _written(_recipient, "postmaster")]
+Glob = Annotated[str, _written(_glob, "private-*@lists.example.org")]

@@ -1,0 +1,153 @@
+"""The sections of the configuration with their defaults: durations in seconds, sizes in octets, scores in points."""
+
+from __future__ import annotations
+
+import socket
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mailgate.config import kinds
+from mailgate.config.kinds import Address, DiskShare, Glob, Network, Positive, Recipient, Score, Size, SpoolUrl
+from mailgate.core.endpoint import Endpoint
+from mailgate.core.rules import AfterAcceptance, Policy
+from mailgate.core.spam import ListThresholds, OnFailure, SpamPolicy, Thresholds
+from mailgate.core.units import Share
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, strict=True)
+
+
+class RelayConfig(_Section):
+    """The relay door. Durations in seconds, sizes in octets."""
+
+    lmtp: tuple[Address, ...] = Field(default=(Endpoint("127.0.0.1", 8025),), strict=False)
+    smtp: tuple[Address, ...] = Field(default=(), strict=False)
+    trusted_peers: tuple[Network, ...] = Field(
+        default=(kinds.network("127.0.0.0/8"), kinds.network("::1")), strict=False
+    )
+    max_message_size: Size = 40 * 2**20
+    max_in_flight: Size = 512 * 2**20
+    max_connections: Annotated[int, Field(gt=0)] = 500
+    budget: Positive = 45.0
+    idle_timeout: Positive = 300.0
+    session_timeout: Positive = 3600.0
+
+
+class MailmanConfig(_Section):
+    """The next hop: Mailman's LMTP server."""
+
+    lmtp: Address = Endpoint("127.0.0.1", 8024)
+    connections: Annotated[int, Field(gt=0)] = 10
+    connect_timeout: Positive = 5.0
+    reply_timeout: Positive = 30.0
+    probe_interval: Positive = 5.0
+
+
+class SpoolConfig(_Section):
+    """Messages on disk while Mailman is down."""
+
+    url: SpoolUrl = "sqlite:////var/lib/mailgate/spool.db"
+    max_bytes: Size = 20 * 2**30
+    min_free: DiskShare = Share(part=0.05)
+    lifetime: Positive = 5 * 86400.0
+    retry_first: Positive = 10.0
+    retry_max: Positive = 900.0
+
+    @property
+    def path(self) -> Path:
+        """The file of the embedded spool."""
+        return Path(self.url.removeprefix("sqlite:///"))
+
+
+class ReplayConfig(_Section):
+    """The pace at which spooled messages go to Mailman: at once, and a second (0 = as fast as it takes them)."""
+
+    concurrency: Annotated[int, Field(gt=0)] = 4
+    rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
+class SpamListConfig(_Section):
+    """Other thresholds for the lists whose addresses `match`; what is not given is as for all."""
+
+    match: Glob
+    tag_score: Score | None = None
+    hold_score: Score | None = None
+    reject_score: Score | None = None
+
+
+class SpamConfig(_Section):
+    """Spam scoring: who scores, what is not scored, and what a score does (0 = never)."""
+
+    engine: Literal["off", "spamd", "rspamd"] = "spamd"
+    servers: tuple[Address, ...] = Field(default=(Endpoint("127.0.0.1", 783),), strict=False)
+    timeout: Positive = 10.0
+    probe_interval: Positive = 1.0
+    max_size: Size = 400 * 2**10
+    on_failure: OnFailure = "accept"
+    hold_at_most: Positive = 3600.0
+    tag_score: Score = 1.0
+    hold_score: Score = 0.0
+    reject_score: Score = 6.0
+    skip_networks: tuple[Network, ...] = Field(default=(), strict=False)
+    skip_recipients: tuple[Recipient, ...] = Field(default=("postmaster", "abuse"), strict=False)
+    lists: tuple[SpamListConfig, ...] = Field(default=(), strict=False)
+
+    @cached_property
+    def policy(self) -> SpamPolicy:
+        """The same as the rules want it."""
+        return SpamPolicy(
+            enabled=self.engine != "off",
+            thresholds=Thresholds(self.tag_score, self.hold_score, self.reject_score),
+            lists=tuple(
+                ListThresholds(one.match, one.tag_score, one.hold_score, one.reject_score) for one in self.lists
+            ),
+            max_size=self.max_size,
+            on_failure=self.on_failure,
+            skip_networks=self.skip_networks,
+            skip_recipients=frozenset(self.skip_recipients),
+        )
+
+
+class PolicyConfig(_Section):
+    """What is done with mail that is not wanted."""
+
+    reject_after_acceptance: AfterAcceptance = "hold"
+
+
+class HttpConfig(_Section):
+    """Where /metrics, /healthz and /readyz are served."""
+
+    listen: Address = Endpoint("127.0.0.1", 9725)
+
+
+class LogConfig(_Section):
+    """How events are written on stderr."""
+
+    format: Literal["json", "text"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section):
+    """The whole configuration. `idle_keys` are keys of the file that this version reads but does not act on."""
+
+    hostname: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.-]+$")] = Field(
+        default_factory=socket.getfqdn
+    )
+    relay: RelayConfig = RelayConfig()
+    mailman: MailmanConfig = MailmanConfig()
+    spool: SpoolConfig = SpoolConfig()
+    replay: ReplayConfig = ReplayConfig()
+    spam: SpamConfig = SpamConfig()
+    policy: PolicyConfig = PolicyConfig()
+    http: HttpConfig = HttpConfig()
+    log: LogConfig = LogConfig()
+    idle_keys: tuple[str, ...] = ()
+
+    @cached_property
+    def for_rules(self) -> Policy:
+        """What the rulebook needs of it."""
+        return Policy(self.spam.policy, self.policy.reject_after_acceptance)

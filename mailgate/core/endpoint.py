@@ -1,0 +1,37 @@
+"""Where to listen or connect, as people write it: "127.0.0.1:8025", "[::1]:8025", "unix:/run/mailgate/lmtp.sock"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_SOCKET_PATH = 107  # octets that fit into sockaddr_un, unix(7)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A host and port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def endpoint(text: str) -> Endpoint:
+    """The endpoint that is written so. Raises ValueError that says how to write one."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path.startswith("/"):
+            raise ValueError(f'{text!r}: the path of a unix socket is absolute, as in "unix:/run/mailgate/lmtp.sock"')
+        if len(path.encode("utf-8", "surrogateescape")) > _SOCKET_PATH:
+            raise ValueError(f"{text!r}: the path of a unix socket has at most {_SOCKET_PATH} octets")
+        return Endpoint(path=path)
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f'{text!r} is not an address: write "127.0.0.1:8025", "[::1]:8025" or "unix:/path/of/socket"')
+    return Endpoint(host=host, port=int(port))
