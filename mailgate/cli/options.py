@@ -29,23 +29,24 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show exactly what would be done, and change nothing.")]
 
 
-def seconds(text: str) -> float:
-    """A duration on the command line; else a usage error that says how one is written."""
+def seconds(text: str, option: str) -> float:
+    """The duration given with `option`; else a usage error that says how one is written."""
     try:
         return units.seconds(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
-def moment(text: str, now: float) -> float:
-    """The time (seconds since 1970) that is meant by a duration, so long ago, or by a date with or without a time of
+def moment(text: str, option: str, now: float) -> float:
+    """The time (seconds since 1970) given with `option`: a duration, so long ago, or a date with or without a time of
     day, local unless it names its zone. Else a usage error that says how one is written.
     """
     with contextlib.suppress(ValueError):
         return datetime.fromisoformat(text).timestamp()
     with contextlib.suppress(ValueError):
         return now - units.seconds(text)
-    raise typer.BadParameter(f"{text!r} is not a time: write it as in 90m, 2d, 2026-11-22 or 2026-11-22T03:10")
+    words = f"{text!r} is not a time: write it as in 90m, 2d, 2026-11-22 or 2026-11-22T03:10"
+    raise typer.BadParameter(words, param_hint=option)
 
 
 def read_config(file: Path | None) -> tuple[Config, Path]:

@@ -69,8 +69,8 @@ def list_(
 
     now = time.time()
     choice = Choice(
-        since=moment(since, now) if since else None,
-        until=moment(until, now) if until else None,
+        since=moment(since, "--since", now) if since else None,
+        until=moment(until, "--until", now) if until else None,
         recipient=recipient,
         everything=everything,
     )

@@ -188,7 +188,7 @@ def test_nothing_matched(site: Site, options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--since", "yesterday"], 2, "'yesterday' is not a time"),
+        (["--since", "yesterday"], 2, "--since: 'yesterday' is not a time"),
         (["--until", "5x"], 2, "2026-11-22T03:10"),
         (["--nonsense"], 2, "nonsense"),
         (["--config", "/nonexistent/mailgate.toml"], 1, "/nonexistent/mailgate.toml"),
