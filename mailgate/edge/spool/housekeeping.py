@@ -1,4 +1,5 @@
-"""What a spool needs every few seconds: lifetimes that are over, history that is old, space given back, the ballast.
+"""What a spool needs every few seconds: lifetimes that are over, history and verdicts that are old, space given back,
+the ballast.
 
 All in small transactions, so that messages find their turn between them. What damage keeps from being done is said
 (`spool.trouble`), and the rest is done all the same.
@@ -66,6 +67,8 @@ async def tend(serving: Serving, config: SpoolConfig, now: float, tell: Tell) ->
             some = await do(work.purge, now - HISTORY)
             purged += some
             full = some == BATCH
+    with _telling_damage(tell):
+        await do(work.trim, now)
     with _telling_damage(tell):
         for _ in range(MOST_SHRINKING):
             if not await do(work.shrink, None):

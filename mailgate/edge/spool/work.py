@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from mailgate.config import SpoolConfig
-from mailgate.edge.spool import leases, place, storing
+from mailgate.edge.spool import leases, place, storing, verdicts
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
 from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.storing import Deposit
+from mailgate.edge.spool.verdicts import Kept
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, SpoolError, SpoolFull
 
@@ -25,7 +26,7 @@ class Work:
 
     `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
     Verdicts · `set_aside` (id, reason) · `expire` now · `purge` the time before which history is forgotten ·
-    `shrink` None.
+    `keep` a Kept (a verdict's record) · `trim` now (the records) · `shrink` None.
     `shunned` are messages that are not claimed.
     """
 
@@ -35,6 +36,7 @@ class Work:
         self._config = config
         self._ballast = place.Ballast(database.path)
         self._spooled_at_most: int | None = None  # other processes only take away
+        self._kept_at_most: int | None = None  # octets of records
         self.shunned: set[str] = set()
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
@@ -44,6 +46,8 @@ class Work:
         self.set_aside = Operation("setting aside", self._set_aside)
         self.expire = Operation("expiring", self._expire)
         self.purge = Operation("purging", self._purge)
+        self.keep = Operation("keeping a verdict", self._keep, vital=False)
+        self.trim = Operation("forgetting old verdicts", self._trim)
         self.shrink = Operation("shrinking", self._shrink)
 
     def _store(self, connection: Connection, deposits: Sequence[Deposit]) -> Sequence[SpoolError | None]:
@@ -93,13 +97,13 @@ class Work:
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
 
-    def _settle(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
-        leases.settle(connection, self._database.run, verdicts)
-        return [None] * len(verdicts)
+    def _settle(self, connection: Connection, settled: Sequence[Verdicts]) -> Sequence[None]:
+        leases.settle(connection, self._database.run, settled)
+        return [None] * len(settled)
 
-    def _settle_only(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
-        leases.settle(connection, self._database.run, verdicts, keep_content=True)
-        return [None] * len(verdicts)
+    def _settle_only(self, connection: Connection, settled: Sequence[Verdicts]) -> Sequence[None]:
+        leases.settle(connection, self._database.run, settled, keep_content=True)
+        return [None] * len(settled)
 
     def _set_aside(self, connection: Connection, those: Sequence[tuple[str, str]]) -> Sequence[None]:
         for gate_id, reason in those:
@@ -111,6 +115,22 @@ class Work:
 
     def _purge(self, connection: Connection, times: Sequence[float]) -> Sequence[int]:
         return [storing.purge(connection, before, BATCH) for before in times]
+
+    def _keep(self, connection: Connection, kept: Sequence[Kept]) -> Sequence[SpoolError | None]:
+        more = sum(one.size for one in kept)
+        if self._database.replaced:
+            return [SpoolError(f"{self._database.path}: has been moved or deleted while in use")] * len(kept)
+        if words := place.refusal(self._config(), place.room(self._database.path), 0, more, owed=self._ballast.owed):
+            return [SpoolFull(words)] * len(kept)
+        if self._kept_at_most is None or self._kept_at_most + more > verdicts.MOST:
+            self._kept_at_most = verdicts.trim(connection, max(one.at for one in kept), more)
+        self._kept_at_most += more
+        verdicts.write(connection, kept)
+        return [None] * len(kept)
+
+    def _trim(self, connection: Connection, times: Sequence[float]) -> Sequence[None]:
+        self._kept_at_most = verdicts.trim(connection, max(times))
+        return [None] * len(times)
 
     def _shrink(self, connection: Connection, calls: Sequence[None]) -> Sequence[bool]:
         for _ in calls:
