@@ -7,6 +7,7 @@ knows that it is the same message. What can't be read is None, never a wrong fac
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -74,13 +75,20 @@ def from_json(text: str) -> Record | None:
         return Record(
             gate_id=_text(tree["gate_id"]),
             at=at,
-            client=Client(**{key: _text(value) for key, value in tree["client"].items()}),
+            client=_client(tree["client"]),
             scan=_scan(tree),
             action=Action[_text(tree["action"]).upper()],
             reasons=tuple(map(_text, tree["reasons"])),
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None  # somebody else wrote to it: as if nothing stood there
+
+
+def _client(tree: dict[str, Any]) -> Client:
+    client = Client(**{key: _text(value) for key, value in tree.items()})
+    if client.ip:
+        ipaddress.ip_address(client.ip)
+    return client
 
 
 def _scan(tree: dict[str, Any]) -> Scan:
