@@ -27,12 +27,13 @@ class Exim:
         self._drop: Account | None = account("Debian-exim")
         self._child: Child | None = None
         self._config = directory / "exim4.conf"
+        self._extra: dict[str, object] = {}
         owner = self._drop or me()
         directory.mkdir(mode=0o755)
         for folder in ("log", "spool"):
             (directory / folder).mkdir()
         shutil.copytree(CONFIG, directory / "config")  # Exim must be able to read it, wherever the checkout is
-        macros = {
+        self._macros: dict[str, object] = {
             "CONFIG_DIR": directory / "config",
             "STATE_DIR": directory,
             "SMTP_PORT": self.port.number,
@@ -42,9 +43,22 @@ class Exim:
             "MAILGATE_PORT": next_hop[1],
             "MAILGATE_DOMAINS": domain,
         }
-        lines = [f"{name} = {value}" for name, value in macros.items()]
-        self._config.write_text("\n".join([*lines, f".include {directory}/config/exim4.conf", ""]))
+        self._write()
         owner.own(directory, self._config, directory / "log", directory / "spool")
+
+    def _write(self) -> None:
+        lines = [f"{name} = {value}" for name, value in (self._macros | self._extra).items()]
+        self._config.write_text("\n".join([*lines, f".include {self.directory}/config/exim4.conf", ""]))
+
+    def set(self, **macros: object) -> None:
+        """Run with these macros more than at first, and no others; restarted if that makes a difference."""
+        if macros == self._extra:
+            return
+        self._extra = macros
+        self._write()
+        if self.running:
+            self.stop()
+            self.start()
 
     @property
     def address(self) -> tuple[str, int]:

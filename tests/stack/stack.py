@@ -17,7 +17,7 @@ from typing import Self
 from tests.stack.children import remove, temporary_directory
 from tests.stack.client import Client, Result
 from tests.stack.exim import Exim
-from tests.stack.gate import Gate, Settings
+from tests.stack.gate import Gate, Settings, merged
 from tests.stack.mailman import Mailman
 from tests.stack.mails import Mail
 from tests.stack.wire import Recorder
@@ -69,9 +69,16 @@ class Stack:
         *,
         mailman: tuple[str, int] | None = None,
         environment: Mapping[str, str] | None = None,
+        asked: bool = False,
     ) -> Gate:
-        """Put a gate, with an empty spool, between Exim and Mailman (or what listens at `mailman`)."""
+        """Put a gate, with an empty spool, between Exim and Mailman (or what listens at `mailman`). `asked`: with a
+        verdict door, and Exim asks there at SMTP time.
+        """
         gate = self.new_gate(settings, mailman=mailman)
+        if asked:
+            host, port = gate.verdict
+            gate.configure(merged(settings or {}, {"verdict": {"listen": [f"{host}:{port}"]}}))
+            self.exim.set(MAILGATE_VERDICT=f"{host} {port}")
         gate.start(environment)
         self.to_gate.upstream = gate.lmtp
         return gate
@@ -112,6 +119,7 @@ class Stack:
             self.mailman.start()
         if not self.exim.running:
             self.exim.start()
+        self.exim.set()
         self.exim.forget()
         for wire in (self.to_gate, self.to_mailman):
             wire.accept()
