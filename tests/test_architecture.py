@@ -26,13 +26,14 @@ MAY_IMPORT = {
     "joining": {"core", "ports", "deadlines"},
     "relay": {"core", "ports", "config", "deadlines", "joining"},
     "replay": {"core", "ports", "config"},
+    "verdict": {"core", "ports", "config", "deadlines"},
     "edge": {"core", "ports", "config", "version"},
-    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "edge", "version"},
+    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "verdict", "edge", "version"},
     "cli": {"core", "ports", "config", "relay", "replay", "edge", "daemon", "cli", "version"},
     "__main__": {"cli"},
 }
-# What is counted and what is said leave by the same door.
-EDGES_TOGETHER = {"telemetry": {"log"}}
+# What is counted and what is said leave by the same door; both doors listen in the same way.
+EDGES_TOGETHER = {"telemetry": {"log"}, "listener": {"sockets"}, "verdictport": {"sockets"}}
 # The verbs work while the daemon is stopped: `queue replay` then delivers by itself, and says what it does.
 EDGES_OF_CLI = {"spool", "mailman", "log"}
 
