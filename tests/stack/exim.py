@@ -28,6 +28,7 @@ class Exim:
         self._child: Child | None = None
         self._config = directory / "exim4.conf"
         self._extra: dict[str, object] = {}
+        self._appended = ""
         owner = self._drop or me()
         directory.mkdir(mode=0o755)
         for folder in ("log", "spool"):
@@ -48,13 +49,15 @@ class Exim:
 
     def _write(self) -> None:
         lines = [f"{name} = {value}" for name, value in (self._macros | self._extra).items()]
-        self._config.write_text("\n".join([*lines, f".include {self.directory}/config/exim4.conf", ""]))
+        self._config.write_text("\n".join([*lines, f".include {self.directory}/config/exim4.conf", self._appended]))
 
-    def set(self, **macros: object) -> None:
-        """Run with these macros more than at first, and no others; restarted if that makes a difference."""
-        if macros == self._extra:
+    def set(self, appended: str = "", **macros: object) -> None:
+        """Run with these macros more than at first, and no others, and `appended` at the end of the configuration;
+        restarted if that makes a difference.
+        """
+        if (appended, macros) == (self._appended, self._extra):
             return
-        self._extra = macros
+        self._appended, self._extra = appended, macros
         self._write()
         if self.running:
             self.stop()
