@@ -15,7 +15,7 @@ from mailgate.core import headers, origin
 from mailgate.core.envelope import Client, Envelope, address_text, printable
 from mailgate.core.reply import Reply
 from mailgate.core.scan import Scan, Scored, told
-from mailgate.core.spam import Thresholds, tagged
+from mailgate.core.spam import Thresholds, over, tagged
 from mailgate.core.verdict import Action, Decision
 
 MAX_HEAD = 512 * 1024  # octets of a question before the message: a thousand recipients with long names
@@ -73,14 +73,14 @@ class Finding:
 
 def question(head: bytes) -> Question:
     """The question whose first lines these are, up to the empty one. Raises BadQuestion."""
-    if bare_lf(head):
-        raise BadQuestion("a line without CRLF")
     first, *lines = address_text(head).removesuffix("\r\n\r\n").split("\r\n")
     found = _FIRST_LINE.fullmatch(first)
     if not found:
         raise BadQuestion(f"not a question: {printable(first[:80])}")
     variant: Variant = "RSPAMC" if found[2] == "RSPAMC" else "SPAMC"
     version = 10 * int(found[3]) + int(found[4])
+    if bare_lf(head):
+        raise BadQuestion("a line without CRLF", variant)
     verb = _verb(found[1], variant)
     values = _values(lines, variant)
     if verb == "PING":
@@ -230,8 +230,11 @@ def _score(found: Finding) -> float:
 
 
 def _reaches(threshold: float) -> float:
-    """The least score that is above the threshold, in Exim's arithmetic (`core.spam.over`), to the third digit."""
-    return threshold + 0.099 if threshold else _NEVER
+    """The least score of four digits that is above the threshold, by Exim's arithmetic (`core.spam.over`)."""
+    if not threshold:
+        return _NEVER
+    found = round(threshold + 0.099, 4)
+    return found if over(found, threshold) else found + 0.0001
 
 
 def _line(variant: Variant, words: str) -> bytes:
