@@ -7,6 +7,7 @@ it listens. What it does is in its main log; a message that it bounces lands in 
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.stack.children import Account, Child, account, me
@@ -51,13 +52,19 @@ class Exim:
         lines = [f"{name} = {value}" for name, value in (self._macros | self._extra).items()]
         self._config.write_text("\n".join([*lines, f".include {self.directory}/config/exim4.conf", self._appended]))
 
-    def set(self, appended: str = "", **macros: object) -> None:
+    @property
+    def macros(self) -> dict[str, object]:
+        """Those that `set` has set."""
+        return dict(self._extra)
+
+    def set(self, macros: Mapping[str, object] | None = None, appended: str = "") -> None:
         """Run with these macros more than at first, and no others, and `appended` at the end of the configuration;
         restarted if that makes a difference.
         """
-        if (appended, macros) == (self._appended, self._extra):
+        extra = dict(macros or {})
+        if (appended, extra) == (self._appended, self._extra):
             return
-        self._appended, self._extra = appended, macros
+        self._appended, self._extra = appended, extra
         self._write()
         if self.running:
             self.stop()

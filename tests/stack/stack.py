@@ -78,7 +78,7 @@ class Stack:
         if asked:
             host, port = gate.verdict
             gate.configure(merged(settings or {}, {"verdict": {"listen": [f"{host}:{port}"]}}))
-            self.exim.set(MAILGATE_VERDICT=f"{host} {port}", MAILGATE_PATIENCE="2s")
+            self.exim.set({"MAILGATE_VERDICT": f"{host} {port}", "MAILGATE_PATIENCE": "2s"})
         gate.start(environment)
         self.to_gate.upstream = gate.lmtp
         return gate
