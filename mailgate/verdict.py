@@ -107,7 +107,7 @@ class VerdictDoor:
         if message.bounded:
             clean = headers.cut(message.head, self.config.hostname)
             case.message = message = Message(clean, message.body)
-            case.exim_id = case.exim_id or headers.exim_id(clean)
+            case.exim_id = case.exim_id or headers.own_exim_id(clean)
             case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
         recipients = case.envelope.recipients
         skipped = spam.skipped(self.config.spam.policy, message.size, case.asked.client.ip, recipients)

@@ -57,8 +57,8 @@ class Session:
             if said := await self._answer():
                 self._writer.write(said)
                 await self._linger()
-        except (TimeoutError, ConnectionError):
-            pass  # the peer did not wait for the answer, or does not read it: it has gone on without us
+        except OSError:
+            pass  # the peer did not wait for the answer, or does not read it (a TimeoutError): it goes on without us
         finally:
             self._port.in_flight -= self._kept
             self._writer.transport.abort()
@@ -73,7 +73,7 @@ class Session:
             return self._refuse(str(no), no.reason, spamc.failed(self._variant, str(no)))
         except TimeoutError:
             return self._refuse("too slow", "too-slow", spamc.failed(self._variant, "too slow"))
-        except ConnectionError as error:
+        except OSError as error:
             return self._refuse(error.strerror or str(error), "broken-off", b"")
         except Exception:  # noqa: BLE001  promise 2: a bug of ours is no verdict
             self._port.telemetry.event("session.failed", {"trace": traceback.format_exc()}, level="error")
