@@ -54,13 +54,16 @@ class Session:
     async def serve(self) -> None:
         """From the first octet to the last."""
         try:
-            if said := await self._answer():
+            try:
+                said = await self._answer()
+            finally:
+                self._keep(-self._kept)
+            if said:
                 self._writer.write(said)
                 await self._linger()
         except OSError:
             pass  # the peer did not wait for the answer, or does not read it (a TimeoutError): it goes on without us
         finally:
-            self._port.in_flight -= self._kept
             self._writer.transport.abort()
 
     async def _answer(self) -> bytes:
