@@ -76,8 +76,6 @@ class Session:
             return self._refuse(str(no), no.reason, spamc.failed(self._variant, str(no)))
         except TimeoutError:
             return self._refuse("too slow", "too-slow", spamc.failed(self._variant, "too slow"))
-        except OSError as error:
-            return self._refuse(error.strerror or str(error), "broken-off", b"")
         except Exception:  # noqa: BLE001  promise 2: a bug of ours is no verdict
             self._port.telemetry.event("session.failed", {"trace": traceback.format_exc()}, level="error")
             return spamc.failed(self._variant, "trouble of our own")
@@ -106,7 +104,7 @@ class Session:
                 raise BadQuestion("a line without CRLF")
             if len(self._buffer) > spamc.MAX_HEAD:
                 raise BadQuestion("a question without end")
-            piece = await self._reader.read(READ_AHEAD)
+            piece = await self._read(READ_AHEAD)
             if not piece:
                 if self._buffer:
                     raise BadQuestion("broke off")
@@ -147,10 +145,16 @@ class Session:
         if self._buffer:
             piece, self._buffer = self._buffer[:most], b""
         else:
-            piece = await self._reader.read(min(most, READ_AHEAD))
+            piece = await self._read(min(most, READ_AHEAD))
         if not piece:
             raise _Refused("broke off", "broken-off")
         return piece
+
+    async def _read(self, most: int) -> bytes:
+        try:
+            return await self._reader.read(most)
+        except OSError as error:
+            raise _Refused(error.strerror or str(error), "broken-off") from error
 
     def _keep(self, octets: int) -> None:
         """Count what is kept of the message (less than nothing: what is given up)."""
