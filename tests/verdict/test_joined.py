@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,9 @@ from mailgate.core.scan import Skipped
 from mailgate.core.verdict import Action
 from mailgate.deadlines import Deadlines
 from mailgate.joining import Joining
-from tests.edge.pair import mail
 from tests.spam.desk import LIST, marks
 from tests.spam.kit import Watched
-from tests.verdict.asking import Counter, ask, lines, open_counter, received, rspamc
+from tests.verdict.asking import Counter, ask, lines, open_counter, received
 
 OTHER = "other@lists.test"
 WORDS = ("joined", "no-id", "unknown", "expired", "changed", "trouble")
@@ -94,12 +94,12 @@ def test_it_is_not_scanned_again_and_its_client_is_known(counter: Counter) -> No
     assert [one["id"] for one in given] == [event["verdict_id"]]
 
 
-def test_it_may_come_in_several_transactions_with_other_fields_and_other_line_ends(counter: Counter) -> None:
+def test_it_may_come_in_several_transactions_with_other_fields(counter: Counter) -> None:
     counter.scores(0.3)
     exim_id, _ = asked(counter, LIST, OTHER)
     watch = Watch(counter)
     counter.send(LIST, head=received(exim_id) + b"X-Added-By: an ACL\r\n")
-    counter.send(OTHER, octets=(received(exim_id) + mail("<x@example.net>")).replace(b"\r\n", b"\n"))
+    counter.send(OTHER, head=received(exim_id))
     assert (watch.scans, watch.joined) == (0, {"joined": 2})
 
 
@@ -127,9 +127,7 @@ def test_what_is_to_be_held_is_held_for_all_its_recipients(counter: Counter) -> 
     held = [counter.send(one, head=received(exim_id)) for one in (OTHER, LIST)]
     assert watch.scans == 0
     assert [counter.state(sent) for sent in held] == [{"held"}] * 2
-    assert counter.replies(held[1]) == {"spam-hold, spam-tag (score 2.5)"} or counter.replies(held[1]) == {
-        "spam-hold (score 2.5)"
-    }
+    assert counter.replies(held[1]) == {"spam-hold (score 2.5)"}
 
 
 def test_the_policy_of_now_decides(counter: Counter) -> None:
@@ -277,10 +275,10 @@ class Bad:
     def __init__(self, error: BaseException | None = None) -> None:
         self._error = error
 
-    async def keep(self, exim_id: str, digest: str, record: Record, timeout: float) -> None:
+    async def keep(self, *_: Any, **__: Any) -> None:
         raise NotImplementedError
 
-    async def find(self, exim_id: str, digest: str, timeout: float) -> Record | Miss:
+    async def find(self, *_: Any, **__: Any) -> Record | Miss:
         if self._error:
             raise self._error
         await asyncio.sleep(60)

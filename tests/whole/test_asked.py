@@ -180,6 +180,17 @@ def test_one_scan_for_two_lists_for_twenty_recipients_and_for_the_null_sender(
     no_bounce(stack)
 
 
+def test_every_fixture_is_recognised_by_its_octets(stack: Stack, asked: Gate, a_list: str) -> None:
+    """Exim's copy of the message, put back as it was, is what it hands over: else the digest would be another."""
+    kinds = [mail.at(a_list) for mail in mails().values() if not mail.refused and not mail.long_lines]
+    odd = b"From me to you,\r\n>From\r\n.\r\n..\r\n\r\n\xff\x00 8 bit, and a blank \r\nX-Envelope-To: <>\r\n\r\n"
+    kinds.append(plain(a_list, "odd", odd))
+    for mail in kinds:
+        assert stack.post(mail).codes == [250], mail.name
+    wait_until(lambda: len(asked.events("message.delivered")) == len(kinds), "all are delivered", deadline=30)
+    assert joined(asked) == {"joined": len(kinds)}
+
+
 def test_one_scan_for_an_authenticated_sender(stack: Stack, asked: Gate, spamd: Spamd, a_list: str) -> None:
     stack.exim.set(stack.exim.macros, AUTHENTICATOR)
     mail = plain(a_list, "authenticated")
