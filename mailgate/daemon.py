@@ -19,6 +19,8 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
+import uvloop
+
 import mailgate
 from mailgate import config as configuration
 from mailgate import ports
@@ -56,6 +58,11 @@ class StartError(Exception):
     """The daemon could not start; the text says why, and which key it comes from."""
 
 
+def serve(config: Config, file: Path) -> None:
+    """Run one mailgate until it is told to stop. Raises StartError."""
+    uvloop.run(Daemon(config, file).run())
+
+
 class Daemon:
     """One mailgate. `run` returns when it was told to stop."""
 
@@ -85,6 +92,7 @@ class Daemon:
         self._listener: Listener | None = None
         self._port: VerdictPort | None = None
         self._spool_trouble = ""
+        self._reserve = True  # whether the spool has its space for a full disk
         self._beaten = time.monotonic()
         self._lag = 0.0
 
@@ -239,9 +247,16 @@ class Daemon:
 
     async def _housekeeping(self) -> None:
         while True:
-            await asyncio.sleep(_HOUSEKEEPING)
             if self._spool.opened:
-                await self._spool.tend(time.time())
+                await self._tend()
+            await asyncio.sleep(_HOUSEKEEPING)
+
+    async def _tend(self) -> None:
+        reserve = (await self._spool.tend(time.time())).ballast
+        if reserve != self._reserve:
+            cause = "kept again" if reserve else "the disk has no room for it: full, it can't even settle what it has"
+            self._telemetry.event("spool.reserve", {"cause": cause}, level="info" if reserve else "warning")
+        self._reserve = reserve
 
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()

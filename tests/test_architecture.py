@@ -47,6 +47,7 @@ DOORS = {
     "pydantic": "mailgate/config/",
     "typer": "mailgate/cli/",
     "rich": "mailgate/cli/",
+    "uvloop": "mailgate/daemon.py",
 }
 IMPURE = {
     *("asyncio", "concurrent", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "select", "shutil"),

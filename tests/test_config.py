@@ -139,6 +139,15 @@ def test_an_unreachable_file(tmp_path: Path) -> None:
         assert (result.exit_code, result.stderr) == (1, f"mailgate: {file}: {why}\n")
 
 
+@pytest.mark.parametrize(("key", "value"), [("relay.lmtp", ["192.0.2.1:8025"]), ("http.listen", "192.0.2.1:9725")])
+def test_an_address_of_another_host(key: str, value: object, tmp_path: Path) -> None:
+    section, name = key.split(".")
+    tree = {"spool": {"url": f"sqlite:///{tmp_path}/spool.db"}, section: {name: value}}
+    (problem,) = configuration.surroundings(parse(tree))
+    assert problem.startswith(f"{key}: 192.0.2.1:")
+    assert problem.endswith(": can't be listened on here: Cannot assign requested address")
+
+
 def _problems(url: str) -> list[str]:
     return configuration.surroundings(parse({"spool": {"url": url}}))
 

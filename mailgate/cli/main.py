@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import sys
 from typing import Annotated
@@ -46,16 +45,12 @@ def serve(config: ConfigFile = None) -> None:
 
     SIGTERM answers what is in flight and ends. SIGHUP reads the configuration again; what needs a restart is said.
     """
-    from mailgate.daemon import Daemon, StartError  # noqa: PLC0415  no other verb needs the doors
+    from mailgate import daemon  # noqa: PLC0415  no other verb needs the doors
 
     read, file = read_config(config)
-
-    async def run() -> None:
-        await Daemon(read, file).run()
-
     try:
-        asyncio.run(run())
-    except StartError as error:
+        daemon.serve(read, file)
+    except daemon.StartError as error:
         say(f"mailgate: {error}")
         raise typer.Exit(1) from None
 

@@ -28,12 +28,12 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show exactly what would be done, and change nothing.")]
 
 
-def seconds(text: str) -> float:
-    """A duration on the command line; else a usage error that says how one is written."""
+def seconds(text: str, option: str) -> float:
+    """The duration given with `option`; else a usage error that says how one is written."""
     try:
         return units.seconds(text)
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def read_config(file: Path | None) -> tuple[Config, Path]:

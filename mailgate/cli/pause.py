@@ -45,7 +45,7 @@ def pause(
     if not reason.strip():
         raise fail("--reason: say why", USAGE)
     now = time.time()
-    until = now + seconds(duration) if duration else None
+    until = now + seconds(duration, "--for") if duration else None
     with opened(read_config(config)[0]) as database:
         was = database.read(lambda connection: control.paused(connection, now))
         database.write(lambda connection: control.pause(connection, reason, until, now), "pausing")

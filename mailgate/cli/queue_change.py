@@ -94,7 +94,7 @@ def replay(
     stays = wait if wait is not None else sys.stdout.isatty() or bool(patience)
     manner = Manner(
         wait=stays,
-        patience=seconds(patience) if patience else 0.0,
+        patience=seconds(patience, "--for") if patience else 0.0,
         rate=rate(pace) if pace else 0.0,
         dry=dry_run,
         as_json=as_json,

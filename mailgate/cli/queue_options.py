@@ -91,8 +91,8 @@ def filters(
         tuple(ids or ()),
         recipient,
         sender,
-        seconds(older) if older else 0.0,
-        seconds(newer) if newer else 0.0,
+        seconds(older, "--older-than") if older else 0.0,
+        seconds(newer, "--newer-than") if newer else 0.0,
         states,
         limit or 0,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,15 +188,13 @@ def _nearest(key: str, known: list[str]) -> str:
 
 def surroundings(config: Config) -> list[str]:
     """What stands outside the file and would keep the daemon from working: places that are missing or forbidden."""
-    problems = []
+    listened = [("relay.lmtp", at) for at in config.relay.lmtp]
+    listened += [("relay.smtp", at) for at in config.relay.smtp]
+    listened += [("verdict.listen", at) for at in config.verdict.listen]
+    listened += [("http.listen", config.http.listen)]
+    problems = [problem for key, at in listened if not at.path and (problem := _no_address_of_ours(key, at))]
     places = [("spool.url", config.spool.path)]
-    for name, endpoints in (
-        ("relay.lmtp", config.relay.lmtp),
-        ("relay.smtp", config.relay.smtp),
-        ("verdict.listen", config.verdict.listen),
-        ("http.listen", (config.http.listen,)),
-    ):
-        places += [(name, Path(at.path)) for at in endpoints if at.path]
+    places += [(key, Path(at.path)) for key, at in listened if at.path]
     for key, path in places:
         if not path.parent.is_dir():
             problems.append(f"{key}: {path}: there is no directory {path.parent}")
@@ -206,3 +205,13 @@ def surroundings(config: Config) -> list[str]:
         elif path.exists() and not os.access(path, os.R_OK | os.W_OK):
             problems.append(f"{key}: {path} can't be read and written by this user")
     return problems
+
+
+def _no_address_of_ours(key: str, at: Endpoint) -> str:
+    try:
+        ((family, kind, _, _, address), *_) = socket.getaddrinfo(at.host, 0, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)  # on any free port: the daemon may have the one that is meant
+    except OSError as error:
+        return f"{key}: {at}: can't be listened on here: {error.strerror}"
+    return ""

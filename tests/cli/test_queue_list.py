@@ -126,7 +126,7 @@ def test_very_many_rows_are_streamed_in_the_same_columns(site: Site) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["--older-than", "5x"], 2, "'5x' is not a duration"),
+        (["--older-than", "5x"], 2, "Invalid value for --older-than: '5x' is not a duration"),
         (["--state", "gone"], 2, "'gone' is not a state"),
         (["--limit", "0"], 2, "limit"),
         (["--nonsense"], 2, "nonsense"),

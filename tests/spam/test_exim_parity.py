@@ -150,5 +150,11 @@ def test_the_same_header_when_there_is_one(exims: dict[str, tuple[str, int, str]
     assert found == ("" if word == "passed" else text)
 
 
+def test_exims_bar_has_up_to_51_characters(exims: dict[str, tuple[str, int, str]]) -> None:
+    """One more than its documentation says; ours is as long."""
+    for score, length in (("50", 50), ("51", 51), ("52", 51), ("12345.67", 51), ("-51", 51), ("-1000", 51)):
+        assert len(exims[score][2].partition(" (")[2]) == length + len(")")
+
+
 def test_all_three_decisions_are_among_them(exims: dict[str, tuple[str, int, str]]) -> None:
     assert {word for word, _, _ in exims.values()} == {"passed", "tagged", "rejected"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import pytest
@@ -46,6 +47,18 @@ async def test_a_dead_first_server_costs_one_message_no_time(make: Callable[...,
     assert [(line["server"], line["cause"], line["level"], "text" in line) for line in down] == [
         (str(site.fakes[0].port), "Connection refused", "warning", False)
     ]
+
+
+async def test_with_all_servers_refused_a_message_loses_no_millisecond(make: Callable[..., Site]) -> None:
+    site = make(2)
+    for fake in site.fakes:
+        fake.refuse()
+    seconds = []
+    for _ in range(101):
+        with Stopwatch() as watch:
+            assert isinstance(await site.scan(), Unscored)
+        seconds.append(watch.seconds)
+    assert median(seconds) < 0.001
 
 
 async def test_a_hung_first_server_leaves_time_for_the_second(make: Callable[..., Site]) -> None:

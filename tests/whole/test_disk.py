@@ -66,6 +66,14 @@ def fill(path: Path) -> None:
             return
 
 
+def test_a_disk_too_small_for_the_reserve_is_said(stack: Stack, disk: Path) -> None:
+    fill(disk / "others")
+    with (disk / "others").open("r+b") as file:
+        file.truncate((disk / "others").stat().st_size - 4 * _MIB)
+    gate = stack.start_gate(on_disk(disk))
+    assert gate.wait_for_event("spool.reserve")["level"] == "warning"
+
+
 def test_mail_fills_the_disk(stack: Stack, disk: Path, a_list: str) -> None:
     """What was taken stays deliverable; Exim keeps the rest until there is room."""
     gate = stack.start_gate(on_disk(disk))

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from aiosmtpd.lmtp import LMTP
-from aiosmtpd.smtp import SMTP, syntax
+from aiosmtpd.smtp import syntax
 
 from mailgate.core.envelope import Door, Envelope, Peer
 from mailgate.core.message import message
 from mailgate.core.reply import Reply
+from mailgate.edge.listener.ending import Ending
 from mailgate.edge.listener.glance import envelope_of, taken
 from mailgate.edge.listener.hooks import Hooks, commands_of
 from mailgate.edge.listener.intake import Intake
@@ -34,10 +35,9 @@ MAX_UNKNOWN = 20  # commands that nobody knows, before we hang up
 _DATA = b"DATA\r\n"
 _TROUBLE = "trouble of our own, try again"
 _TROUBLE_ENDS = f"421 4.3.0 {_TROUBLE}"
-_LAST_WORDS = 2.0  # seconds in which a peer may read what we said last
 
 
-class Session(SMTP):
+class Session(Ending):
     """The common part of both doors; one instance a connection."""
 
     door: Door = "smtp"
@@ -56,9 +56,6 @@ class Session(SMTP):
             timeout=config.relay.idle_timeout,
             loop=listener.loop,
         )
-        self._phase = "command"
-        self._heard = 0.0
-        self._farewell = ""
         self._refused = False
         self._wire: Wire | None = None
         self._intake: Intake | None = None
@@ -76,11 +73,10 @@ class Session(SMTP):
         refusal = self.listener.admit(self, transport)
         if refusal:
             self._refused = True
-            assert isinstance(transport, asyncio.WriteTransport)
-            transport.write(worded(refusal))
-            transport.close()
+            self.transport = transport
+            self._farewell = refusal
+            self._hang_up()
             return
-        transport.max_size = 64 * 1024  # type: ignore[attr-defined]  # a 256 KiB buffer for each read is slow
         super().connection_made(transport)
         self._address = self.listener.address_of(transport.get_extra_info("peername"))
         self._end = self.loop.call_later(
@@ -136,46 +132,6 @@ class Session(SMTP):
     def wire(self) -> Wire:
         assert self._wire is not None
         return self._wire
-
-    # ends by time, and by the daemon's end
-
-    def _reset_timeout(self, duration: float | None = None) -> None:  # noqa: ARG002  aiosmtpd's signature
-        # aiosmtpd makes a new timer for each command; this one looks at the clock when it rings.
-        self._heard = self.loop.time()
-        if self._timeout_handle is None:
-            self._timeout_handle = self.loop.call_later(self._timeout_duration, self._timeout_cb)
-
-    def _timeout_cb(self) -> None:
-        left = self._heard + self._timeout_duration - self.loop.time()
-        if self._phase == "relay":
-            left = self._timeout_duration  # the relay keeps its own time
-        if left > 0:
-            self._timeout_handle = self.loop.call_later(left, self._timeout_cb)
-        else:
-            self.say_farewell("421 4.4.2 nothing was heard for too long", True)
-
-    def say_farewell(self, reply: str, even_in_data: bool) -> None:  # noqa: FBT001  called by the loop
-        """End the session with `reply`: now if it waits for a command (or mail data), else behind its replies."""
-        self._farewell = reply
-        if self._phase == "command" or (even_in_data and self._phase == "data"):
-            self._hang_up()
-
-    def abort(self) -> None:
-        """End the session now, whatever it does."""
-        if isinstance(self.transport, asyncio.WriteTransport):
-            self.transport.abort()
-
-    def _hang_up(self) -> None:
-        if isinstance(self.transport, asyncio.WriteTransport) and not self.transport.is_closing():
-            self.transport.write(worded(self._farewell))
-            self._close()
-
-    def _close(self) -> None:
-        if isinstance(self.transport, asyncio.WriteTransport):
-            self.transport.close()
-            if self.transport.get_write_buffer_size():
-                # asyncio waits until all is sent: for ever, if the peer does not read.
-                self.loop.call_later(_LAST_WORDS, self.abort)
 
     # commands
 

@@ -15,8 +15,6 @@ from typing import cast
 from mailgate.config import Endpoint
 from mailgate.core.reply import Garbage, Reply, ReplyParser
 
-_READ = 32 * 1024  # octets a read; asyncio's 256 KiB buffer for each read costs more than all our parsing
-
 
 class Broken(Exception):
     """The connection can't be used, or not any more."""
@@ -55,7 +53,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.max_size = _READ  # type: ignore[attr-defined]  # of every selector transport
 
     def data_received(self, data: bytes) -> None:
         try:
