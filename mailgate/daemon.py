@@ -153,7 +153,8 @@ class Daemon:
     async def _listen(self) -> None:
         assert self._listener is not None
         assert self._port is not None
-        for keys, door in (("relay.lmtp or relay.smtp", self._listener), ("verdict.listen", self._port)):
+        # The relay door last: /readyz looks at it.
+        for keys, door in (("verdict.listen", self._port), ("relay.lmtp or relay.smtp", self._listener)):
             try:
                 await door.start()
             except OSError as error:

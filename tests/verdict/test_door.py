@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -223,12 +224,15 @@ def test_what_is_to_be_held_is_held_at_the_relay_door(counter: Counter) -> None:
     assert len(counter.scorer.heads) == 1
 
 
-def test_an_exim_that_hung_up_finds_the_verdict_at_the_relay_door(counter: Counter) -> None:
+@pytest.mark.parametrize("resets", [False, True])
+def test_an_exim_that_hung_up_finds_the_verdict_at_the_relay_door(counter: Counter, resets: bool) -> None:
     """Its time-out, a second before the scorer answered, must not cost a second scan."""
     counter.scores(3.2)
     counter.scorer.scan = Act(counter.scorer.scan.says, late=True)
     sent, question = counter.post(exim_id="1xV0Yw-0004sm-39")
     with connect(counter.door) as connection:
+        if resets:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.sendall(question)
         wait_until(lambda: len(counter.scorer.heads) == 1, "the scorer has been asked")
     counter.scorer.release()

@@ -58,9 +58,7 @@ class Session:
                 said = await self._answer()
             finally:
                 self._keep(-self._kept)
-            if said:
-                self._writer.write(said)
-                await self._linger()
+            await self._say(said)
         except OSError:
             pass  # the peer did not wait for the answer, or does not read it (a TimeoutError): it goes on without us
         finally:
@@ -169,11 +167,14 @@ class Session:
         self._port.telemetry.count("reasons", reason=reason)
         return said
 
-    async def _linger(self) -> None:
-        """Let the peer finish what it says and read what we said: to close at once would take our answer from it."""
+    async def _say(self, octets: bytes) -> None:
+        """The last that we say. To close at once would take it from a peer that has not finished what it says."""
+        if not octets or self._writer.is_closing():  # to write would be a RuntimeError of uvloop's
+            return
         async with asyncio.timeout(_LAST_WORDS):
+            self._writer.write(octets)
             await self._writer.drain()
-            if self._writer.can_write_eof():
+            if not self._writer.is_closing():
                 self._writer.write_eof()
             while await self._reader.read(READ_AHEAD):
                 pass
