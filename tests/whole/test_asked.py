@@ -8,6 +8,7 @@ import base64
 import re
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -229,6 +230,24 @@ def test_mailgate_is_stopped_when_exim_would_ask(stack: Stack, asked: Gate, spam
     stack.mailman.wait_arrived(a_list, mail.message_id)
     assert (checked(spamd, mail), joined(asked)) == (1, {"unknown": 1})
     assert asked.metric("mailgate_origin_total", source="header") == 1
+    no_bounce(stack)
+
+
+def test_mailgate_is_killed_while_exim_waits(stack: Stack, asked: Gate, spamd: Spamd, a_list: str) -> None:
+    mail = plain(a_list, "killed-gate")
+    spamd.freeze()
+    try:
+        with in_exims_queue(stack), ThreadPoolExecutor(1) as posting:
+            posted = posting.submit(stack.post, mail)
+            wait_until(lambda: asked.metric("mailgate_connections", door="verdict") == 1, "Exim asks")
+            asked.kill()
+            assert posted.result(20).codes == [250]
+    finally:
+        spamd.thaw()
+    asked.start()
+    handed_over(stack)
+    stack.mailman.wait_arrived(a_list, mail.message_id)
+    assert joined(asked) == {"unknown": 1}
     no_bounce(stack)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select, tuple_
+from sqlalchemy import Connection, bindparam, case, delete, func, insert, select
 
 from mailgate.core.record import Miss
 from mailgate.edge.spool.schema import verdicts
@@ -18,6 +18,14 @@ HISTORY = 2 * AGE  # seconds after which it is forgotten; until then it can be s
 MOST = 64 * 2**20  # octets of all records together
 LEAST = 1024  # octets that each counts for at least, so that there are no more than MOST / LEAST
 
+# All of an id, with the record of the one that has this digest.
+_OF_ID = select(
+    verdicts.c.digest,
+    verdicts.c.at,
+    case((verdicts.c.digest == bindparam("wanted"), verdicts.c.record), else_=""),
+).where(verdicts.c.exim_id == bindparam("id"))
+_REMOVE = delete(verdicts).where(verdicts.c.exim_id == bindparam("id"), verdicts.c.digest == bindparam("wanted"))
+_INSERT = insert(verdicts)
 _NEWEST_FIRST = select(verdicts.c.at, verdicts.c.size).order_by(verdicts.c.at.desc())
 
 
@@ -38,29 +46,26 @@ class Kept:
 
 def write(connection: Connection, kept: Sequence[Kept]) -> None:
     """Put records into the table, each in the place of an earlier one of the same message."""
-    rows = {(one.exim_id, one.digest): one for one in kept}
-    connection.execute(delete(verdicts).where(tuple_(verdicts.c.exim_id, verdicts.c.digest).in_(list(rows))))
+    last = {(one.exim_id, one.digest): one for one in kept}.values()
+    connection.execute(_REMOVE, [{"id": one.exim_id, "wanted": one.digest} for one in last])
     connection.execute(
-        insert(verdicts),
+        _INSERT,
         [
             {"exim_id": one.exim_id, "digest": one.digest, "at": one.at, "size": one.size, "record": one.text}
-            for one in rows.values()
+            for one in last
         ],
     )
 
 
 def look_up(connection: Connection, exim_id: str, digest: str, now: float) -> str | Miss:
     """The record of that message as it was written, or why there is none."""
-    of_id = select(verdicts.c.digest, verdicts.c.at).where(verdicts.c.exim_id == exim_id)
-    found = {row.digest: row.at for row in connection.execute(of_id)}
+    found = {body: (at, record) for body, at, record in connection.execute(_OF_ID, {"id": exim_id, "wanted": digest})}
     if not found:
         return Miss.UNKNOWN
     if digest not in found:
         return Miss.CHANGED
-    if found[digest] < now - AGE:
-        return Miss.EXPIRED
-    text = select(verdicts.c.record).where(verdicts.c.exim_id == exim_id, verdicts.c.digest == digest)
-    return str(connection.scalar(text))
+    at, record = found[digest]
+    return Miss.EXPIRED if at < now - AGE else record
 
 
 def trim(connection: Connection, now: float, room: int = 0) -> int:
