@@ -7,10 +7,8 @@ pieces as they arrive, so no step takes long, however large the message; never r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
-_BARE = re.compile(rb"\r\n|\r|\n")
 _END = b"\r\n.\r\n"
 
 
@@ -19,7 +17,9 @@ def with_crlf(octets: bytes) -> bytes:
     if b"\r" not in octets:
         return octets.replace(b"\n", b"\r\n")
     between = octets.replace(b"\r\n", b"")  # four times as fast as counting CR, LF and CRLF
-    return _BARE.sub(b"\r\n", octets) if b"\r" in between or b"\n" in between else octets
+    if b"\r" not in between and b"\n" not in between:
+        return octets
+    return octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 class DataReceiver:

@@ -112,6 +112,7 @@ def test_ping() -> None:
         (b"CHECK SPAMC/1.2\r\nContent-length: \xc2\xb2\r\n\r\n", "no Content-length"),
         (b"CHECK SPAMC/1.2\r\nContent-length: 1\r\ncontent-length: 2\r\n\r\n", "content-length is said twice"),
         (b"CHECK SPAMC/1.2\r\nno field\r\n\r\n", "not a field: no field"),
+        (b"CHECK SPAMC/1.2\r\n" + b"a:\r\n" * 10_001 + b"\r\n", "more than 10000 lines"),
         (LIST_HEAD.replace(b"User: bob", b"IP: 192.0.2.8"), "ip is said twice"),
         (LIST_HEAD.replace(b"User: bob", b"Helo : x"), "helo is said twice"),
         (LIST_HEAD.replace(b"Number: 2", b"Number: 3"), "2 recipients, not 3"),
