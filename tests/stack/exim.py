@@ -113,11 +113,11 @@ class Exim:
         self.kill()
         self.port.close()
 
-    def command(self, *arguments: str, deadline: float = 60.0) -> str:
+    def command(self, *arguments: str, deadline: float = 60.0, check: bool = True) -> str:
         """Run exim4 with this configuration, as the daemon's user; what it prints."""
         launcher = self._drop.launcher() if self._drop else []
         argv = [*launcher, PROGRAM, "-C", str(self._config), *arguments]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline, check=True, cwd=self.directory)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline, check=check, cwd=self.directory)
         return done.stdout
 
     def run_queue(self, deadline: float = 60.0) -> None:
@@ -126,12 +126,16 @@ class Exim:
 
     def forget(self) -> None:
         """Empty the queue, the hints about hosts that did not answer, and the bounces. The log stays."""
-        if queued := self.queue():
-            self.command("-Mrm", *queued)
+        wait_until(self._emptied, "Exim's queue is empty")
         for hint in (self.directory / "spool" / "db").glob("retry*"):
             hint.unlink()
         for bounce in (self.directory / "bounces" / "new").glob("*"):
             bounce.unlink()
+
+    def _emptied(self) -> bool:
+        if queued := self.queue():
+            self.command("-Mrm", *queued, check=False)  # one that is being delivered is locked, or done in a moment
+        return not self.queue()
 
     def queue(self) -> list[str]:
         """The Exim ids of the messages in its queue."""

@@ -217,6 +217,18 @@ def test_what_is_to_be_held_is_accepted_and_held_at_the_relay_door(stack: Stack,
     no_bounce(stack)
 
 
+def test_exim_asks_on_a_unix_socket(stack: Stack, spamd: Spamd, a_list: str) -> None:
+    gate = stack.new_gate()
+    door = gate.directory / "verdict.sock"
+    gate.configure(settings(spamd) | {"verdict": {"listen": [f"unix:{door}"]}})
+    gate.start()
+    door.chmod(0o666)  # else who may use it is the folder's and the daemon's user's affair
+    stack.to_gate.upstream = gate.lmtp
+    stack.exim.set({"MAILGATE_VERDICT": door})
+    [reply] = stack.post(plain(a_list, "unix", GTUBE)).final
+    assert re.fullmatch(rf"550 5\.7\.1 {GATE_ID} taken for spam: it scores \d+\.\d", str(reply))
+
+
 # mailgate is stopped, frozen, restarted
 
 
