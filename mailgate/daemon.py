@@ -107,8 +107,8 @@ class Daemon:
             self._port = VerdictPort(self._config, self._verdict.judge, self._verdict.turn_away, self._telemetry)
             self._telemetry.at_scrape(self._samples)
             http = self._serve_http()
+            self._catch_signals()  # before anybody can see us listen, and end us
             await self._listen()
-            self._catch_signals()
             sys.setswitchinterval(_SWITCH)
             gc.freeze()  # what is loaded by now stays: there is no use in looking through it again and again
             gc.set_threshold(*_GARBAGE)

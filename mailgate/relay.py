@@ -165,11 +165,13 @@ class Relay:
         left = case.deadline - _reserve(self.config.relay.budget) - asyncio.get_running_loop().time()
         found = await joining.find(case.message, left / 4)
         if not isinstance(found, Miss):
-            case.asked, case.client = found, found.client
+            case.asked = found
+            if found.client.ip:  # the stock variant of Exim's condition does not say it
+                case.client = found.client
 
     def _look(self, case: _Case) -> None:
         if case.message.bounded:
-            source = "verdict" if case.asked else "header" if case.client.ip else "unknown"
+            source = "verdict" if case.asked and case.asked.client.ip else "header" if case.client.ip else "unknown"
             self._telemetry.count("origin", source=source)
         recipients = case.envelope.recipients
         found: Scan | None = spam.skipped(self.config.spam.policy, case.message.size, case.client.ip, recipients)

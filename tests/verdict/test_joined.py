@@ -18,9 +18,10 @@ from mailgate.core.scan import Skipped
 from mailgate.core.verdict import Action
 from mailgate.deadlines import Deadlines
 from mailgate.joining import Joining
+from tests.edge.pair import mail
 from tests.spam.desk import LIST, marks
 from tests.spam.kit import Watched
-from tests.verdict.asking import Counter, ask, lines, open_counter, received
+from tests.verdict.asking import Counter, ask, lines, open_counter, received, spamc
 
 OTHER = "other@lists.test"
 WORDS = ("joined", "no-id", "unknown", "expired", "changed", "trouble")
@@ -92,6 +93,19 @@ def test_it_is_not_scanned_again_and_its_client_is_known(counter: Counter) -> No
     assert (event["client"], event["score"], event["reasons"]) == ("192.0.2.7", 3.2, ["spam-tag"])
     given = counter.gate.events("verdict.given", exim_id=exim_id)
     assert [one["id"] for one in given] == [event["verdict_id"]]
+
+
+def test_the_stock_variant_does_not_say_who_the_client_is(counter: Counter) -> None:
+    counter.scores(3.2)
+    exim_id = new_id()
+    said = ask(counter.door, spamc(received(exim_id) + mail("<stock@example.net>")), half=True)
+    assert said.startswith("SPAMD/1.1 0 EX_OK\r\n")
+    watch = Watch(counter)
+    before = counter.gate.metric("mailgate_origin_total", source="header")
+    sent = counter.send(head=received(exim_id) + b"X-Mailgate-Client: ip=198.51.100.9; helo=mx.example.net\r\n")
+    assert (watch.scans, watch.joined) == (0, {"joined": 1})
+    assert counter.event(sent)["client"] == "198.51.100.9"
+    assert counter.gate.metric("mailgate_origin_total", source="header") == before + 1
 
 
 def test_it_may_come_in_several_transactions_with_other_fields(counter: Counter) -> None:
