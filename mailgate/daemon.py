@@ -32,10 +32,12 @@ from mailgate.edge.log import Bridge, EventLog
 from mailgate.edge.mailman import Mailman
 from mailgate.edge.spool import Store
 from mailgate.edge.telemetry import Sample, Telemetry
+from mailgate.edge.verdictport import VerdictPort
 from mailgate.ports import Scorer, SpoolError, Valve
-from mailgate.relay import Relay
+from mailgate.relay import Relay, new_gate_id
 from mailgate.replay import Replay
 from mailgate.scanner import Scorers
+from mailgate.verdict import VerdictDoor
 
 _BEAT = 0.25  # seconds between two looks at the loop's lag
 _STUCK = 10.0  # seconds without a beat after which /healthz says no
@@ -45,7 +47,7 @@ _DRAIN_GRACE = 5.0  # seconds past relay.budget
 _SWITCH = 0.0005  # seconds until the spool's thread may have the interpreter: each commit of it lets many go on
 _GARBAGE = (20_000, 20, 50)  # a message leaves hardly any cycles behind; looking for them at each one costs more
 _FIXED = (  # taken only at the start
-    *("hostname", "relay.lmtp", "relay.smtp", "spool.url", "http.listen"),
+    *("hostname", "relay.lmtp", "relay.smtp", "verdict.listen", "spool.url", "http.listen"),
     *("spam.engine", "spam.servers"),
 )
 # The states of what is still there; delivered and dropped ones are history.
@@ -73,11 +75,22 @@ class Daemon:
         self._upstream = Mailman(config.mailman, config.hostname, self._telemetry)
         self._spool = Store(config.spool, config.hostname, self._telemetry)
         self._scorers = scorers_of(config, self._telemetry)
-        self._relay = Relay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
+        records = self._spool.records
+        self._relay = Relay(
+            config,
+            self._scorers,
+            self._upstream,
+            self._spool,
+            self._valve,
+            self._telemetry,
+            records=records if config.verdict.listen else None,
+        )
+        self._verdict = VerdictDoor(config, self._scorers, records, self._telemetry, new_gate_id)
         self._replay = Replay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
         self._upstream.on_change = self._scorers.on_change = self._replay.look
         self._stop = asyncio.Event()
         self._listener: Listener | None = None
+        self._port: VerdictPort | None = None
         self._spool_trouble = ""
         self._reserve = True  # whether the spool has its space for a full disk
         self._beaten = time.monotonic()
@@ -91,10 +104,11 @@ class Daemon:
         try:
             await self._open_spool()
             self._listener = Listener(self._config, self._relay.handle, self._relay.turn_away, self._telemetry)
+            self._port = VerdictPort(self._config, self._verdict.judge, self._verdict.turn_away, self._telemetry)
             self._telemetry.at_scrape(self._samples)
             http = self._serve_http()
+            self._catch_signals()  # before anybody can see us listen, and end us
             await self._listen()
-            self._catch_signals()
             sys.setswitchinterval(_SWITCH)
             gc.freeze()  # what is loaded by now stays: there is no use in looking through it again and again
             gc.set_threshold(*_GARBAGE)
@@ -106,8 +120,9 @@ class Daemon:
                 await self._stop.wait()
                 await self._drain(replaying)
         finally:
-            if self._listener:
-                await self._listener.stop()
+            for door in (self._port, self._listener):
+                if door:
+                    await door.stop()
             if http:
                 http.close()
             self._upstream.close()
@@ -137,10 +152,13 @@ class Daemon:
 
     async def _listen(self) -> None:
         assert self._listener is not None
-        try:
-            await self._listener.start()
-        except OSError as error:
-            raise StartError(f"relay.lmtp or relay.smtp: {error.strerror or error}") from error
+        assert self._port is not None
+        # The relay door last: /readyz looks at it.
+        for keys, door in (("verdict.listen", self._port), ("relay.lmtp or relay.smtp", self._listener)):
+            try:
+                await door.start()
+            except OSError as error:
+                raise StartError(f"{keys}: {error.strerror or error}") from error
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -182,11 +200,12 @@ class Daemon:
 
     async def _drain(self, replaying: asyncio.Task[None]) -> None:
         assert self._listener is not None
+        assert self._port is not None
         systemd.notify("STOPPING=1")
         self._telemetry.event("daemon.draining", {})
         seconds = self._config.relay.budget + _DRAIN_GRACE
         self._replay.stop()
-        drained = await self._listener.drain(seconds)
+        drained = all(await asyncio.gather(self._port.drain(seconds), self._listener.drain(seconds)))
         try:
             await asyncio.wait_for(replaying, _DRAIN_GRACE)
         except TimeoutError:
@@ -202,12 +221,13 @@ class Daemon:
             self._telemetry.event("config.refused", {"problems": error.problems}, level="error")
             return
         new, fixed = _with_fixed(new, self._config)
-        self._config = self._relay.config = self._replay.config = new
+        self._config = self._relay.config = self._replay.config = self._verdict.config = new
         self._upstream.config, self._spool.config = new.mailman, new.spool
         self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
         self._log.level, self._log.form = new.log.level, new.log.format
-        if self._listener:
-            self._listener.config = new
+        for door in (self._port, self._listener):
+            if door:
+                door.config = new
         self._telemetry.event("config.reloaded", {"needs_restart": fixed})
 
     # the tasks

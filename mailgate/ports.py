@@ -15,6 +15,7 @@ from mailgate.core.envelope import Envelope
 from mailgate.core.fate import Fate
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome
+from mailgate.core.record import Miss, Record
 from mailgate.core.scan import Scored, Unscored
 
 # How many times mailman.reply_timeout a replay waits for the replies to the final dot. Nobody waits for a replay, and
@@ -248,6 +249,23 @@ class Scanner(Protocol):
 
         `queue_id` is the gate id, for the scorer's log.
         """
+        ...
+
+
+class Records(Protocol):
+    """What the verdict door found of messages, for the relay door. Losing all of it costs a second scan, never mail:
+    trouble is said in the log by whoever keeps them, and is no exception.
+    """
+
+    async def keep(self, exim_id: str, digest: str, record: Record, timeout: float) -> None:
+        """Keep the record of the message that Exim has under `exim_id` and whose body has this digest
+        (`core.record.digest`); a later one takes its place. Returns when it is there or could not be kept, after
+        `timeout` seconds at most.
+        """
+        ...
+
+    async def find(self, exim_id: str, digest: str, timeout: float) -> Record | Miss:
+        """The record that was kept for this message, within `timeout` seconds; or why there is none."""
         ...
 
 

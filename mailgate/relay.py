@@ -23,27 +23,21 @@ from mailgate.core.fate import fate
 from mailgate.core.ids import gate_id
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome, Result
+from mailgate.core.record import Miss, Record
 from mailgate.core.reply import Reply
 from mailgate.core.retry import delay
-from mailgate.core.rules import UNSCORED, after_acceptance, decide
-from mailgate.core.scan import Scored, Unscored
+from mailgate.core.rules import UNSCORED, after_acceptance, completed, decide
+from mailgate.core.scan import Scan, Scored, Unscored
 from mailgate.core.triage import all_alike, silence
 from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
-from mailgate.ports import Facts, Parked, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
+from mailgate.joining import Joining
+from mailgate.ports import Facts, Parked, Records, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
+from mailgate.scanning import Scanning
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
 _NOTHING_SEEN = MessageFacts(hops=0, bounded=False)
 _NOBODY_KNOWN = Client()
-_WORST_FIRST = (
-    answer.DEFERRED,
-    answer.REJECTED,
-    answer.DISCARDED,
-    answer.HELD,
-    answer.SPOOLED,
-    answer.DELIVERED,
-)
-_CALM = frozenset({answer.DELIVERED, answer.HELD})
 
 
 def new_gate_id() -> str:
@@ -53,7 +47,9 @@ def new_gate_id() -> str:
 
 @dataclass(slots=True)
 class _Case:
-    """One message on its way: what every step needs to know. What stands below `deadline` is filled in as it goes."""
+    """One message on its way: what every step needs to know. What stands below `deadline` is filled in as it goes;
+    `asked` is what the verdict door found of it, if it did.
+    """
 
     id: str
     peer: Peer
@@ -62,6 +58,7 @@ class _Case:
     arrived: float  # seconds since the epoch
     deadline: float  # of the loop's clock
     facts: MessageFacts = _NOTHING_SEEN
+    asked: Record | None = None
     client: Client = _NOBODY_KNOWN
     exim_id: str = ""
     message_id: str = ""
@@ -80,15 +77,18 @@ class Relay:
         valve: Valve,
         telemetry: Telemetry,
         new_id: Callable[[], str] = new_gate_id,
+        records: Records | None = None,
     ) -> None:
+        """`records` are those of the verdict door, None without one."""
         self.config = config
-        self._scanner = scanner
         self._upstream = upstream
         self._spool = spool
         self._valve = valve
         self._telemetry = telemetry
         self._new_id = new_id
         self._deadlines = Deadlines()
+        self._scanning = Scanning(scanner, self._deadlines)
+        self._joining = Joining(records, telemetry, self._deadlines) if records else None
 
     async def handle(self, peer: Peer, envelope: Envelope, message: Message) -> tuple[Reply, ...]:
         """A reply for each recipient of the envelope, in order, duplicates included (on the SMTP door all the same)."""
@@ -126,13 +126,16 @@ class Relay:
 
     async def _story(self, case: _Case) -> dict[str, tuple[str, Reply]]:
         self._telemetry.observe("message_bytes", case.message.size)
+        self._read(case)
+        if self._joining and case.message.bounded:
+            await self._join(case, self._joining)
         self._look(case)
         policy = self.config.for_rules
         decision = decide(case.facts, policy)
         if decision.action is Action.ACCEPT and not case.facts.scan:  # as far as that costs nothing to know
             await self._scan(case)
             decision = decide(case.facts, policy)
-        decision = after_acceptance(decision, policy)
+        decision = after_acceptance(completed(decision, case.asked), policy)
         self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.name.lower())
         for reason in decision.reasons:
             self._telemetry.count("reasons", reason=reason)
@@ -150,18 +153,11 @@ class Relay:
         self._tell(case, said, outcomes, decision.reasons)
         return said
 
-    # look: what costs nothing to know
-
-    def _look(self, case: _Case) -> None:
-        if case.message.bounded:
-            self._read(case)
-        recipients = case.envelope.recipients
-        skipped = spam.skipped(self.config.spam.policy, case.message.size, case.client.ip, recipients)
-        case.facts = of_message(case.message, recipients, skipped)
-        if skipped:
-            self._telemetry.count("spam_scans", result="skipped", server="")
+    # look: what is known, or costs next to nothing to know
 
     def _read(self, case: _Case) -> None:
+        if not case.message.bounded:
+            return
         head = case.message.head
         clean = headers.cut(head, self.config.hostname)
         if clean is not head:  # what our Exim says of the client is among the fields that are cut
@@ -170,12 +166,36 @@ class Relay:
             case.message = Message(clean, case.message.body)
         case.exim_id = case.exim_id or headers.exim_id(clean)
         case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
-        self._telemetry.count("origin", source="header" if case.client.ip else "unknown")
+
+    async def _join(self, case: _Case, joining: Joining) -> None:
+        left = case.deadline - _reserve(self.config.relay.budget) - asyncio.get_running_loop().time()
+        found = await joining.find(case.message, left / 4)
+        if not isinstance(found, Miss):
+            case.asked = found
+            if found.client.ip:  # the stock variant of Exim's condition does not say it
+                case.client = found.client
+
+    def _look(self, case: _Case) -> None:
+        if case.message.bounded:
+            source = "verdict" if case.asked and case.asked.client.ip else "header" if case.client.ip else "unknown"
+            self._telemetry.count("origin", source=source)
+        recipients = case.envelope.recipients
+        found: Scan | None = spam.skipped(self.config.spam.policy, case.message.size, case.client.ip, recipients)
+        if found:
+            self._telemetry.count("spam_scans", result="skipped", server="")
+        elif case.asked and isinstance(case.asked.scan, Scored):  # without a score it is worth to ask again
+            found = case.asked.scan
+            self._spool.ledger.scored()
+        case.facts = of_message(case.message, recipients, found)
 
     # scan
 
     async def _scan(self, case: _Case) -> None:
-        found = await self._ask(case)
+        started = asyncio.get_running_loop().time()
+        # Half of what the spool leaves at most: the other half is for Mailman.
+        left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
+        deadline = started + min(self.config.spam.timeout, left)
+        found = await self._scanning.scan(case.envelope, case.message, case.client, deadline, case.id)
         case.facts = replace(case.facts, scan=found)
         if isinstance(found, Unscored):
             self._telemetry.count("unscored", reason=found.reason)
@@ -183,19 +203,6 @@ class Relay:
             self._telemetry.event("spam.unscored", {**_named(case), **failed}, level="warning")
         else:
             self._spool.ledger.scored()
-
-    async def _ask(self, case: _Case) -> Scored | Unscored:
-        started = asyncio.get_running_loop().time()
-        # Half of what the spool leaves at most: the other half is for Mailman.
-        left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
-        deadline = started + min(self.config.spam.timeout, left)
-        try:
-            # The scanner keeps the deadline itself; this holds if it fails to.
-            return await self._deadlines.wait(
-                self._scanner.scan(case.envelope, case.message, case.client, deadline, case.id), deadline + _GRACE
-            )
-        except TimeoutError:
-            return Unscored("timeout", "the scan did not end in time")
 
     # settle
 
@@ -304,8 +311,7 @@ class Relay:
         reasons: tuple[str, ...] = (),
     ) -> None:
         """The one line that a message leaves in the log; its name is the worst that befell a recipient."""
-        words = {word for word, _ in said.values()}
-        worst = next(word for word in _WORST_FIRST if word in words)
+        worst = answer.worst(word for word, _ in said.values())
         self._telemetry.event(
             f"message.{worst}",
             {
@@ -314,12 +320,15 @@ class Relay:
                 "peer": case.peer.address,
                 "client": case.client.ip,
                 "sender": printable(case.envelope.sender),
-                "recipients": {printable(r): _told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()},
+                "recipients": {
+                    printable(r): answer.told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()
+                },
                 "bytes": case.message.size,
                 "reasons": list(reasons),
+                **({"verdict_id": case.asked.gate_id} if case.asked else {}),
                 **scan.told(case.facts.scan),
             },
-            level="info" if worst in _CALM else "warning",
+            level="info" if worst in answer.CALM else "warning",
         )
 
 
@@ -338,10 +347,3 @@ def _named(case: _Case) -> dict[str, object]:
 def _reserve(budget: float) -> float:
     """Seconds of the budget that are kept for the spool."""
     return min(10.0, budget / 3)
-
-
-def _told(word: str, reply: Reply, outcome: Outcome | None) -> str:
-    if outcome is None or outcome.result in {Result.DELIVERED, Result.REFUSED}:
-        return f"{word}: {reply}"
-    mark = "uncertain, " if outcome.result is Result.UNCERTAIN else ""
-    return f"{word}: {mark}{outcome.reply}"

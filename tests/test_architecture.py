@@ -23,15 +23,18 @@ MAY_IMPORT = {
     "config": {"core", "config"},
     "deadlines": set[str](),
     "scanner": {"core", "ports"},
-    "relay": {"core", "ports", "config", "deadlines"},
+    "joining": {"core", "ports", "deadlines"},
+    "scanning": {"core", "ports", "deadlines"},
+    "relay": {"core", "ports", "config", "deadlines", "joining", "scanning"},
     "replay": {"core", "ports", "config"},
+    "verdict": {"core", "ports", "config", "deadlines", "scanning"},
     "edge": {"core", "ports", "config", "version"},
-    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "edge", "version"},
+    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "verdict", "edge", "version"},
     "cli": {"core", "ports", "config", "relay", "replay", "edge", "daemon", "cli", "version"},
     "__main__": {"cli"},
 }
-# What is counted and what is said leave by the same door.
-EDGES_TOGETHER = {"telemetry": {"log"}}
+# What is counted and what is said leave by the same door; both doors listen in the same way.
+EDGES_TOGETHER = {"telemetry": {"log"}, "listener": {"sockets"}, "verdictport": {"sockets"}}
 # The verbs work while the daemon is stopped: `queue replay` then delivers by itself, and says what it does.
 EDGES_OF_CLI = {"spool", "mailman", "log"}
 

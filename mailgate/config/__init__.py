@@ -28,6 +28,7 @@ from mailgate.config.sections import (
     SpamConfig,
     SpamListConfig,
     SpoolConfig,
+    VerdictConfig,
 )
 from mailgate.core.endpoint import Endpoint
 from mailgate.core.units import Share
@@ -46,6 +47,7 @@ __all__ = [
     "SpamConfig",
     "SpamListConfig",
     "SpoolConfig",
+    "VerdictConfig",
     "find",
     "load",
     "parse",
@@ -55,7 +57,6 @@ DEFAULT_FILE = Path("/etc/mailgate/mailgate.toml")
 _LATER = {
     "networks": "files contexts action",
     "auth": "spf dkim dmarc arc timeout authserv_id nameservers",
-    "verdict": "listen",
     "mailman": "rest_url queue_dir",
 }
 
@@ -119,16 +120,21 @@ def _without_later(tree: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
 
 
 def _contradictions(config: Config) -> Iterator[str]:
-    relay, mailman, spool, spam = config.relay, config.mailman, config.spool, config.spam
+    relay, mailman, spool, spam, verdict = config.relay, config.mailman, config.spool, config.spam, config.verdict
     if not relay.lmtp and not relay.smtp:
         yield "relay.lmtp: no address to listen on: give relay.lmtp or relay.smtp at least one"
-    listens = [str(at) for at in (*relay.lmtp, *relay.smtp, config.http.listen)]
+    listens = [str(at) for at in (*relay.lmtp, *relay.smtp, *verdict.listen, config.http.listen)]
     for at in sorted({at for at in listens if listens.count(at) > 1}):
-        yield f"relay.lmtp: {at} is listened on twice: relay.lmtp, relay.smtp and http.listen each need their own"
+        doors = "relay.lmtp, relay.smtp, verdict.listen and http.listen"
+        yield f"relay.lmtp: {at} is listened on twice: {doors} each need their own"
     if str(mailman.lmtp) in listens:
         yield f"mailman.lmtp: {mailman.lmtp} is an address of mailgate's own: mail would go round in a circle"
     if relay.max_in_flight < relay.max_message_size:
         yield "relay.max_in_flight: less than relay.max_message_size: a message of that size could never pass"
+    if verdict.max_in_flight < relay.max_message_size:
+        yield "verdict.max_in_flight: less than relay.max_message_size: a message of that size could never be judged"
+    if spam.engine != "off" and (own := {*map(str, spam.servers)} & {*map(str, verdict.listen)}):
+        yield f"spam.servers: {min(own)} is the verdict door: it would ask itself"
     if spool.retry_first > spool.retry_max:
         yield "spool.retry_first: longer than spool.retry_max"
     if mailman.connect_timeout >= relay.budget:
@@ -184,6 +190,7 @@ def surroundings(config: Config) -> list[str]:
     """What stands outside the file and would keep the daemon from working: places that are missing or forbidden."""
     listened = [("relay.lmtp", at) for at in config.relay.lmtp]
     listened += [("relay.smtp", at) for at in config.relay.smtp]
+    listened += [("verdict.listen", at) for at in config.verdict.listen]
     listened += [("http.listen", config.http.listen)]
     problems = [problem for key, at in listened if not at.path and (problem := _no_address_of_ours(key, at))]
     places = [("spool.url", config.spool.path)]

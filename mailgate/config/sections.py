@@ -118,6 +118,15 @@ class PolicyConfig(_Section):
     reject_after_acceptance: AfterAcceptance = "hold"
 
 
+class VerdictConfig(_Section):
+    """The verdict door. Peers and the size of a message are bounded as at the relay door."""
+
+    listen: tuple[Address, ...] = Field(default=(), strict=False)
+    budget: Positive = 15.0
+    max_connections: Annotated[int, Field(gt=0)] = 100
+    max_in_flight: Size = 256 * 2**20
+
+
 class HttpConfig(_Section):
     """Where /metrics, /healthz and /readyz are served."""
 
@@ -143,6 +152,7 @@ class Config(_Section):
     replay: ReplayConfig = ReplayConfig()
     spam: SpamConfig = SpamConfig()
     policy: PolicyConfig = PolicyConfig()
+    verdict: VerdictConfig = VerdictConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     idle_keys: tuple[str, ...] = ()

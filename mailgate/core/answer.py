@@ -7,7 +7,7 @@ the others were taken.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mailgate.core.envelope import Door
 from mailgate.core.outcome import Outcome, Result
@@ -17,6 +17,8 @@ _ENHANCED = {550: "5.1.1", 551: "5.1.6", 553: "5.1.3", 552: "5.3.4", 554: "5.0.0
 
 DELIVERED, SPOOLED, HELD, DEFERRED, REJECTED = "delivered", "spooled", "held", "deferred", "rejected"
 DISCARDED = "discarded"
+CALM = frozenset({DELIVERED, HELD})  # nobody has to look at it
+_WORST_FIRST = (DEFERRED, REJECTED, DISCARDED, HELD, SPOOLED, DELIVERED)
 
 
 def delivered(gate_id: str, reply: Reply) -> Reply:
@@ -97,3 +99,16 @@ def _whole(gate_id: str, said: Mapping[str, tuple[str, Reply]], unparked: Reply 
         return first
     counts = ", ".join(f"{word} {words.count(word)}" for word in (DELIVERED, SPOOLED, REJECTED) if word in words)
     return Reply(250, "2.0.0", f"{gate_id} {counts}")
+
+
+def worst(words: Iterable[str]) -> str:
+    """The word of the worst that befell a recipient."""
+    return min(words, key=_WORST_FIRST.index)
+
+
+def told(word: str, reply: Reply, outcome: Outcome | None) -> str:
+    """What the log says of a recipient."""
+    if outcome is None or outcome.result in {Result.DELIVERED, Result.REFUSED}:
+        return f"{word}: {reply}"
+    mark = "uncertain, " if outcome.result is Result.UNCERTAIN else ""
+    return f"{word}: {mark}{outcome.reply}"

@@ -7,11 +7,19 @@ pieces as they arrive, so no step takes long, however large the message; never r
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
-_BARE = re.compile(rb"\r\n|\r|\n")
 _END = b"\r\n.\r\n"
+
+
+def with_crlf(octets: bytes) -> bytes:
+    """The octets with each bare CR and each bare LF made CRLF. A CRLF must not be torn between two calls."""
+    if b"\r" not in octets:
+        return octets.replace(b"\n", b"\r\n")
+    between = octets.replace(b"\r\n", b"")  # four times as fast as counting CR, LF and CRLF
+    if b"\r" not in between and b"\n" not in between:
+        return octets
+    return octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
 class DataReceiver:
@@ -48,10 +56,7 @@ class DataReceiver:
         if self._first and out:
             self._first = False
             out = out[2:]
-        between = out.replace(b"\r\n", b"")  # four times as fast as counting CR, LF and CRLF
-        if b"\r" in between or b"\n" in between:
-            out = _BARE.sub(b"\r\n", out)
-        return out
+        return with_crlf(out)
 
 
 def stuffed(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -23,6 +23,7 @@ _RESULTS = b"authentication-results"
 # 16 characters up to Exim 4.96, 23 from 4.97 on.
 _EXIM_ID = r"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})"
 _ID_IN_RECEIVED = re.compile(rb"\bid (%s)\b" % _EXIM_ID.encode())
+_ID_ON_ITS_LINE = re.compile(rb"\n[ \t]+id (%s)(?=[\r\n;])" % _EXIM_ID.encode())
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SUSPECT = (b"\nx-spam-", b"\nx-mailgate-", b"\nauthentication-results")
 _FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
@@ -91,6 +92,15 @@ def exim_id(head: bytes) -> str:
     """
     found = _ID_IN_RECEIVED.findall(first(head, b"received"))
     return found[-1].decode("ascii") if found else ""
+
+
+def own_exim_id(head: bytes) -> str:
+    """The same where nobody but that Exim can have written it: at the beginning of a line of its topmost Received, as
+    its own received_header_text has it. What a stranger chose (HELO, reverse-path, recipient) holds no line end.
+    """
+    topmost = _first(head, b"received")
+    found = topmost and _ID_ON_ITS_LINE.search(topmost[0] + b"\n")
+    return found[1].decode("ascii") if found else ""
 
 
 def is_exim_id(text: str) -> bool:

@@ -63,7 +63,7 @@ def _values(text: str) -> dict[str, str]:
 
 def _client(values: dict[str, str]) -> Client:
     return Client(
-        ip=_address(values.get("ip", "")),
+        ip=address(values.get("ip", "")),
         helo=values.get("helo", ""),
         host=values.get("host", ""),
         user=values.get("user", ""),
@@ -71,8 +71,8 @@ def _client(values: dict[str, str]) -> Client:
 
 
 @lru_cache(maxsize=1024)  # mail comes from the same hosts again and again
-def _address(text: str) -> str:
-    """The address in its canonical form, an IPv4 one that is wrapped in IPv6 unwrapped; "" if it is none."""
+def address(text: str) -> str:
+    """An IP address in its canonical form, an IPv4 one that is wrapped in IPv6 unwrapped; "" if it is none."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

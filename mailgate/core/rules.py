@@ -10,6 +10,7 @@ from mailgate.core import spam
 from mailgate.core.facts import MessageFacts
 from mailgate.core.headers import MAX_HOPS
 from mailgate.core.message import MAX_HEADER, MAX_HEADER_LINES
+from mailgate.core.record import Record
 from mailgate.core.reply import Reply
 from mailgate.core.scan import Scored, Unscored
 from mailgate.core.spam import SpamPolicy
@@ -72,6 +73,15 @@ RULES: tuple[Callable[[MessageFacts, Policy], Verdict | None], ...] = (loop, hea
 def decide(facts: MessageFacts, policy: Policy) -> Decision:
     """What is to be done with a message of these facts."""
     return strongest(verdict for rule in RULES if (verdict := rule(facts, policy)))
+
+
+def completed(decision: Decision, asked: Record | None) -> Decision:
+    """The decision where Exim has asked before, and was told to accept what is to be held: it is held. All recipients
+    were known then, of which those of this transaction may be a part. Without a score there was nothing to hold it for.
+    """
+    if asked is None or asked.action is not Action.HOLD or isinstance(asked.scan, Unscored):
+        return decision
+    return decision if decision.action >= Action.HOLD else Decision(Action.HOLD, asked.reasons, None)
 
 
 def after_acceptance(decision: Decision, policy: Policy) -> Decision:

@@ -32,6 +32,11 @@ class Thresholds:
     hold: float
     reject: float
 
+    @property
+    def lowest(self) -> float:
+        """The first of them that a score comes to; 0 if there is none."""
+        return min((value for value in (self.tag, self.hold, self.reject) if value), default=0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class ListThresholds:

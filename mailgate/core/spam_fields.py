@@ -41,8 +41,7 @@ def _score(scan: Scored) -> bytes:
 
 
 def _status(scan: Scored, thresholds: Thresholds, *, spam: bool) -> bytes:
-    lowest = min((value for value in (thresholds.tag, thresholds.hold, thresholds.reject) if value), default=0.0)
-    required = f" required={lowest:.1f}" if lowest else ""
+    required = f" required={thresholds.lowest:.1f}" if thresholds.lowest else ""
     return headers.field("X-Spam-Status", f"{'Yes' if spam else 'No'}, score={scan.score:.1f}{required}")
 
 

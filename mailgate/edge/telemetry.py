@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 import mailgate
+from mailgate.core.record import Miss
 from mailgate.core.scan import UnscoredReason
 from mailgate.edge.log import EventLog
 
@@ -32,6 +33,7 @@ _COUNTERS = {
     "spam_scans": ("Messages at a scorer, each server's tries for itself", ("result", "server")),
     "unscored": ("Messages that no scorer scored", ("reason",)),
     "origin": ("Messages, by where the address of their client was found", ("source",)),
+    "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
 }
 _HISTOGRAMS = {
@@ -49,7 +51,8 @@ _GAUGES = {
 _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("recipients", "outcome", ("delivered", "spooled", "held", "deferred", "rejected", "discarded")),
     ("unscored", "reason", get_args(UnscoredReason)),
-    ("origin", "source", ("header", "unknown")),
+    ("origin", "source", ("verdict", "header", "unknown")),
+    ("verdicts_joined", "result", ("joined", *Miss)),
     ("replays", "outcome", ("delivered", "refused", "deferred", "uncertain", "unreached", "held", "failed", "dropped")),
 )
 

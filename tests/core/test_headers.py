@@ -191,6 +191,40 @@ def test_exims_id_is_its_own_and_not_a_strangers(received: bytes, found: str) ->
     assert headers.exim_id(head) == found
 
 
+RECEIVED = b"Received: from [192.0.2.1] (helo=%s)\r\n\tby lists.test with esmtp (Exim 4.96)\r\n\t%s%s\r\n\tdate\r\n"
+FORGED_ID = b"id 1aaaaa-0004sm-35"
+
+
+@pytest.mark.parametrize("own", [b"1xV0Ys-0004sm-35", b"1xV0Ys-00000004sm3-35Ab"])
+@pytest.mark.parametrize(
+    "behind", [b";", b"\r\n\tfor list@lists.test;", b'\r\n\tfor "x %s for y"@lists.test;' % FORGED_ID]
+)
+@pytest.mark.parametrize("helo", [b"mx", FORGED_ID, b"\t" + FORGED_ID + b";"])
+@pytest.mark.parametrize("sender", [b"", b'(envelope-from <"a %s;"@example.net>)\r\n\t' % FORGED_ID])
+def test_nobody_but_our_exim_can_write_the_id_on_a_line_of_its_own(
+    own: bytes, behind: bytes, helo: bytes, sender: bytes
+) -> None:
+    head = RECEIVED % (helo, sender, b"id " + own + behind)
+    older = RECEIVED % (b"mx", b"", FORGED_ID + b";")
+    assert headers.own_exim_id(head + older + b"\r\n") == own.decode()
+
+
+@pytest.mark.parametrize(
+    "topmost",
+    [
+        b"Received: from mx by lists.test (Exim 4.98) id 1xV0Ys-0004sm-35;\r\n",
+        b"Received: by lists.test\r\n\tid 1xV0Ys-0004sm-35x;\r\n",
+        b"Received: by lists.test\r\n\twith LMTP id 01jd3v7m5k0q2x4y6z;\r\n",
+        b"Received: by lists.test; date\r\nX-Received: by lists.test\r\n\tid 1xV0Ys-0004sm-35;\r\n",
+        b"Subject: a\r\n\tid 1xV0Ys-0004sm-35;\r\n",
+        b"",
+    ],
+)
+def test_an_id_that_stands_elsewhere_is_not_our_exims(topmost: bytes) -> None:
+    older = b"Received: by elsewhere\r\n\tid 1aaaaa-0004sm-35;\r\n" if b"Received:" in topmost else b""
+    assert headers.own_exim_id(topmost + older + b"\r\n") == ""
+
+
 def test_without_received_there_is_no_exim_id() -> None:
     assert headers.exim_id(b"Subject: id 1xV0Ys-0004sm-35\r\n\r\n") == ""
 

@@ -7,10 +7,12 @@ import itertools
 import pytest
 
 from mailgate.config import parse
+from mailgate.core.envelope import Client
 from mailgate.core.facts import MessageFacts, of_message
 from mailgate.core.message import Message, message
+from mailgate.core.record import Record
 from mailgate.core.reply import Reply
-from mailgate.core.rules import RULES, after_acceptance, decide, header_too_large, loop, score, unscored
+from mailgate.core.rules import RULES, after_acceptance, completed, decide, header_too_large, loop, score, unscored
 from mailgate.core.scan import Scan, Scored, Skipped, Unscored
 from mailgate.core.verdict import Action, Decision, Verdict, strongest
 
@@ -141,3 +143,32 @@ def test_of_equals_the_first_rule_speaks() -> None:
 
 def test_the_order_of_strength() -> None:
     assert Action.ACCEPT < Action.DEFER < Action.HOLD < Action.REJECT < Action.DISCARD
+
+
+def asked(action: Action, scan: Scan) -> Record:
+    return Record("01m8112ytat08xvr1g", 0.0, Client(), scan, action, ("spam-hold", "spam-tag"))
+
+
+ACCEPT, HOLD = Decision(Action.ACCEPT, ("spam-tag",), None), Decision(Action.HOLD, ("unscored",), None)
+DEFER, REJECT = Decision(Action.DEFER, ("unscored",), NO_SCORE), Decision(Action.REJECT, ("spam-reject",), SPAM)
+
+
+@pytest.mark.parametrize("decision", [ACCEPT, DEFER])
+@pytest.mark.parametrize("scan", [scored(5.0), Skipped("too-large")])
+def test_what_the_verdict_door_wanted_held_is_held(decision: Decision, scan: Scan) -> None:
+    kept = completed(decision, asked(Action.HOLD, scan))
+    assert kept == Decision(Action.HOLD, ("spam-hold", "spam-tag"), None)
+
+
+@pytest.mark.parametrize("decision", [HOLD, REJECT])
+def test_a_stronger_decision_stands(decision: Decision) -> None:
+    assert completed(decision, asked(Action.HOLD, scored(5.0))) == decision
+
+
+@pytest.mark.parametrize("record", [None, *(asked(one, scored(5.0)) for one in Action if one is not Action.HOLD)])
+def test_otherwise_the_decision_stands(record: Record | None) -> None:
+    assert completed(ACCEPT, record) == ACCEPT
+
+
+def test_what_was_held_for_want_of_a_score_is_not_once_there_is_one() -> None:
+    assert completed(ACCEPT, asked(Action.HOLD, Unscored("timeout", ""))) == ACCEPT

@@ -4,7 +4,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from tests.demo import spam
+from tests.demo import asking, spam
 from tests.demo.scene import Demo
 from tests.stack.mails import Mail, mails
 from tests.stack.spamd import Spamd
@@ -21,7 +21,7 @@ def main() -> int:
     demo.title("Starting a real Exim, Mailman core and spamd, and mailgate between them, on loopback")
     with ExitStack() as undo:
         stack, spamd = _parts(undo)
-        gate = stack.start_gate(spam.settings(spamd))
+        gate = stack.start_gate(spam.settings(spamd), verdict=True)
         doors = f"mailgate on {gate.lmtp[1]} (LMTP), Mailman on {stack.mailman.address[1]}, spamd on {spamd.address[1]}"
         demo.say(f"Exim listens on {stack.exim.address[1]}, {doors}")
         address = stack.new_list()
@@ -51,7 +51,10 @@ def main() -> int:
         unscored = spam.show_outage(demo, stack, gate, spamd, address)
         demo.check_once(stack, [*scored, *unscored])
 
-        demo.title("6  The metrics that moved")
+        demo.title("6  Exim asks mailgate before it accepts: GTUBE again, and a ham post")
+        demo.check_once(stack, asking.show_refusal(demo, stack, gate, address))
+
+        demo.title("7  The metrics that moved")
         demo.show_metrics(gate)
         demo.check(not stack.exim.queue(), "Exim's queue is empty")
     demo.verdict(time.monotonic() - started)

@@ -21,6 +21,7 @@ _SHOWN = (
     "mailgate_replays_total",
     "mailgate_spam_scans_total",
     "mailgate_unscored_total",
+    "mailgate_verdicts_joined_total",
     "mailgate_spool_messages",
     "mailgate_spool_bytes",
     "mailgate_upstream_up",

@@ -38,8 +38,8 @@ def show_scores(demo: Demo, stack: Stack, gate: Gate, address: str) -> list[Mail
     """A ham post, a tagged one and GTUBE; those of them that are in Mailman."""
     plain = mails()["plain"].at(address)
     ham = plain.marked("ham")
-    tagged = _with_body(plain.marked("tagged"), _OFFER)
-    gtube = _with_body(plain.marked("gtube"), GTUBE)
+    tagged = with_body(plain.marked("tagged"), _OFFER)
+    gtube = with_body(plain.marked("gtube"), GTUBE)
     bounced = len(stack.exim.bounces())
     demo.post_all(stack, [ham, tagged, gtube])
     seen = {mail.message_id: _seen(stack, gate, mail, held=mail is gtube) for mail in (ham, tagged, gtube)}
@@ -131,5 +131,6 @@ def _scanning(gate: Gate) -> float:
     return gate.metric("mailgate_stage_seconds_sum", stage="spam")
 
 
-def _with_body(mail: Mail, body: bytes) -> Mail:
+def with_body(mail: Mail, body: bytes) -> Mail:
+    """The mail with another body."""
     return replace(mail, octets=mail.octets.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + body)

@@ -7,6 +7,7 @@ it listens. What it does is in its main log; a message that it bounces lands in 
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.stack.children import Account, Child, account, me
@@ -27,12 +28,14 @@ class Exim:
         self._drop: Account | None = account("Debian-exim")
         self._child: Child | None = None
         self._config = directory / "exim4.conf"
+        self._extra: dict[str, object] = {}
+        self._appended = ""
         owner = self._drop or me()
         directory.mkdir(mode=0o755)
         for folder in ("log", "spool"):
             (directory / folder).mkdir()
         shutil.copytree(CONFIG, directory / "config")  # Exim must be able to read it, wherever the checkout is
-        macros = {
+        self._macros: dict[str, object] = {
             "CONFIG_DIR": directory / "config",
             "STATE_DIR": directory,
             "SMTP_PORT": self.port.number,
@@ -42,9 +45,30 @@ class Exim:
             "MAILGATE_PORT": next_hop[1],
             "MAILGATE_DOMAINS": domain,
         }
-        lines = [f"{name} = {value}" for name, value in macros.items()]
-        self._config.write_text("\n".join([*lines, f".include {directory}/config/exim4.conf", ""]))
+        self._write()
         owner.own(directory, self._config, directory / "log", directory / "spool")
+
+    def _write(self) -> None:
+        lines = [f"{name} = {value}" for name, value in (self._macros | self._extra).items()]
+        self._config.write_text("\n".join([*lines, f".include {self.directory}/config/exim4.conf", self._appended]))
+
+    @property
+    def macros(self) -> dict[str, object]:
+        """Those that `set` has set."""
+        return dict(self._extra)
+
+    def set(self, macros: Mapping[str, object] | None = None, appended: str = "") -> None:
+        """Run with these macros more than at first, and no others, and `appended` at the end of the configuration;
+        restarted if that makes a difference.
+        """
+        extra = dict(macros or {})
+        if (appended, extra) == (self._appended, self._extra):
+            return
+        self._appended, self._extra = appended, extra
+        self._write()
+        if self.running:
+            self.stop()
+            self.start()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -89,11 +113,11 @@ class Exim:
         self.kill()
         self.port.close()
 
-    def command(self, *arguments: str, deadline: float = 60.0) -> str:
+    def command(self, *arguments: str, deadline: float = 60.0, check: bool = True) -> str:
         """Run exim4 with this configuration, as the daemon's user; what it prints."""
         launcher = self._drop.launcher() if self._drop else []
         argv = [*launcher, PROGRAM, "-C", str(self._config), *arguments]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline, check=True, cwd=self.directory)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline, check=check, cwd=self.directory)
         return done.stdout
 
     def run_queue(self, deadline: float = 60.0) -> None:
@@ -102,12 +126,16 @@ class Exim:
 
     def forget(self) -> None:
         """Empty the queue, the hints about hosts that did not answer, and the bounces. The log stays."""
-        if queued := self.queue():
-            self.command("-Mrm", *queued)
+        wait_until(self._emptied, "Exim's queue is empty")
         for hint in (self.directory / "spool" / "db").glob("retry*"):
             hint.unlink()
         for bounce in (self.directory / "bounces" / "new").glob("*"):
             bounce.unlink()
+
+    def _emptied(self) -> bool:
+        if queued := self.queue():
+            self.command("-Mrm", *queued, check=False)  # one that is being delivered is locked, or done in a moment
+        return not self.queue()
 
     def queue(self) -> list[str]:
         """The Exim ids of the messages in its queue."""

@@ -34,7 +34,7 @@ class Gate:
         self.log = directory / "log"
         self.spool = directory / "spool.db"
         self.socket = directory / "lmtp.sock"
-        self._lmtp, self._smtp, self._http = Port(), Port(), Port()
+        self._lmtp, self._smtp, self._http, self._verdict = Port(), Port(), Port(), Port()
         self._drop = account("nobody")
         self._child: Child | None = None
         directory.mkdir(mode=0o755)
@@ -60,6 +60,11 @@ class Gate:
     def smtp(self) -> tuple[str, int]:
         """The SMTP door."""
         return self._smtp.address
+
+    @property
+    def verdict(self) -> tuple[str, int]:
+        """Where the verdict door is, if the settings have it there: {"verdict": {"listen": ["HOST:PORT"]}}."""
+        return self._verdict.address
 
     @property
     def pid(self) -> int:
@@ -117,7 +122,7 @@ class Gate:
     def close(self) -> None:
         """Kill it and give its ports back."""
         self.kill()
-        for port in (self._lmtp, self._smtp, self._http):
+        for port in (self._lmtp, self._smtp, self._http, self._verdict):
             port.close()
 
     def send(self, number: signal.Signals) -> None:

@@ -17,7 +17,7 @@ from typing import Self
 from tests.stack.children import remove, temporary_directory
 from tests.stack.client import Client, Result
 from tests.stack.exim import Exim
-from tests.stack.gate import Gate, Settings
+from tests.stack.gate import Gate, Settings, merged
 from tests.stack.mailman import Mailman
 from tests.stack.mails import Mail
 from tests.stack.wire import Recorder
@@ -69,12 +69,27 @@ class Stack:
         *,
         mailman: tuple[str, int] | None = None,
         environment: Mapping[str, str] | None = None,
+        verdict: bool = False,
+        asked: bool = False,
     ) -> Gate:
-        """Put a gate, with an empty spool, between Exim and Mailman (or what listens at `mailman`)."""
+        """Put a gate, with an empty spool, between Exim and Mailman (or what listens at `mailman`). `verdict`: it has a
+        verdict door; `asked`: and Exim asks there (`ask`).
+        """
         gate = self.new_gate(settings, mailman=mailman)
+        if verdict or asked:
+            host, port = gate.verdict
+            gate.configure(merged(settings or {}, {"verdict": {"listen": [f"{host}:{port}"]}}))
         gate.start(environment)
         self.to_gate.upstream = gate.lmtp
+        if asked:
+            self.ask()
         return gate
+
+    def ask(self) -> None:
+        """Have Exim ask the gate's verdict door before it accepts a message."""
+        assert self.gate is not None
+        host, port = self.gate.verdict
+        self.exim.set({"MAILGATE_VERDICT": f"{host} {port}", "MAILGATE_PATIENCE": "2s"})
 
     def new_gate(self, settings: Settings | None = None, *, mailman: tuple[str, int] | None = None) -> Gate:
         """A gate that is not started, nor given Exim's mail yet. The one before it is ended."""
@@ -112,6 +127,7 @@ class Stack:
             self.mailman.start()
         if not self.exim.running:
             self.exim.start()
+        self.exim.set()
         self.exim.forget()
         for wire in (self.to_gate, self.to_mailman):
             wire.accept()

@@ -15,6 +15,7 @@ from tests.edge.pair import Pair, mail, started
 from tests.stack.dialogue import stuffed
 from tests.stack.fake_script import Act, Stage, Then, hang, say
 from tests.stack.waiting import wait_until
+from tests.verdict.asking import EXIM_ID, ask, lines, open_counter, received
 
 A, B, C, D = (f"{name}@lists.test" for name in "abcd")
 
@@ -162,3 +163,12 @@ def test_promise_7_every_input_is_bounded_and_the_bound_answers() -> None:
         assert pair.send(A, octets=mail("<large@example.net>", long * 3000)).codes == [552]
         assert pair.send(A, octets=b"Received: x\r\n" * 101 + mail("<loop@example.net>")).codes == [554]
         assert post(pair, "<alive@example.net>", A) == ["250 2.0.0 delivered: Ok"]
+
+
+def test_promise_8_what_is_not_wanted_is_refused_before_it_is_accepted_or_not_at_all() -> None:
+    """The same message at both doors: to refuse it behind Exim's queue would be a bounce to a forged sender."""
+    with open_counter() as counter:
+        counter.scores(9.0)
+        assert lines(ask(counter.door, counter.post()[1]))["Message"].startswith("550 5.7.1 ")
+        counter.send(head=received(EXIM_ID))  # what an Exim does that has not asked, or has not obeyed
+        assert counter.said == ["250 2.0.0 held"]

@@ -9,11 +9,7 @@ How it fails: an address that can't be listened on is OSError with its name, fro
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
-import stat
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from mailgate.config import Config, Endpoint
 from mailgate.core.envelope import Door, Envelope, Peer
@@ -21,15 +17,17 @@ from mailgate.core.message import Message
 from mailgate.core.reply import Reply
 from mailgate.edge.listener.hooks import Hooks
 from mailgate.edge.listener.session import LMTPSession, Session
+from mailgate.edge.sockets import Sockets, address_of, trusted
 from mailgate.ports import Telemetry
 
 Handle = Callable[[Peer, Envelope, Message], Awaitable[tuple[Reply, ...]]]
 TurnAway = Callable[[Peer, Envelope, Reply, str], tuple[Reply, ...]]
-_BACKLOG = 1024
 
 
 class Listener:
     """Both relay doors. `config` may be replaced; new sessions go by the new one."""
+
+    address_of = staticmethod(address_of)
 
     def __init__(self, config: Config, handle: Handle, turn_away: TurnAway, telemetry: Telemetry) -> None:
         self.config = config
@@ -38,8 +36,7 @@ class Listener:
         self.loop = asyncio.get_running_loop()
         self.in_flight = 0
         self.handle = handle
-        self._servers: list[asyncio.Server] = []
-        self._paths: list[Path] = []  # unix sockets of ours
+        self._sockets = Sockets()
         self._sessions: set[Session] = set()
         self._draining = False
         self._quiet = asyncio.Event()
@@ -52,7 +49,7 @@ class Listener:
     @property
     def listening(self) -> bool:
         """True between `start` and `stop`."""
-        return bool(self._servers) and not self._draining
+        return self._sockets.listening and not self._draining
 
     async def start(self) -> None:
         """Listen on every address of the configuration."""
@@ -78,12 +75,9 @@ class Listener:
 
     async def stop(self) -> None:
         """Close everything. What is still relayed goes on until the loop ends."""
-        for server in self._servers:
-            server.close()
+        self._sockets.close()
         for session in tuple(self._sessions):
             session.abort()
-        for path in self._paths:
-            path.unlink(missing_ok=True)
 
     # for the sessions
 
@@ -92,7 +86,7 @@ class Listener:
         address = self.address_of(transport.get_extra_info("peername"))
         if self._draining:
             return "421 4.3.2 shutting down"
-        if not self._trusted(address):
+        if not trusted(address, self.config.relay.trusted_peers):
             self.telemetry.event("peer.refused", {"peer": address}, level="warning")
             self.telemetry.count("reasons", reason="untrusted-peer")
             return f"421 4.7.1 {address} is not one of our trusted peers"
@@ -110,17 +104,6 @@ class Listener:
         self.telemetry.gauge("connections", self._count(session.door), door=session.door)
         self._quiet.set()
 
-    @staticmethod
-    def address_of(peername: object) -> str:
-        """The IP address of a peer's socket name, "" on a unix socket."""
-        return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else ""
-
-    def _trusted(self, address: str) -> bool:
-        if not address:
-            return True  # a unix socket is guarded by its file's mode
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        return any(ip in network for network in self.config.relay.trusted_peers)
-
     def _count(self, door: Door) -> int:
         return sum(session.door == door for session in self._sessions)
 
@@ -130,29 +113,4 @@ class Listener:
         def session() -> Session:
             return kind(self, hooks)
 
-        if endpoint.path:
-            path = Path(endpoint.path)
-            _clear(path)
-            server = await self.loop.create_unix_server(session, path, backlog=_BACKLOG)
-            self._paths.append(path)
-            path.chmod(0o660)
-        else:
-            server = await self.loop.create_server(session, endpoint.host, endpoint.port, backlog=_BACKLOG)
-        self._servers.append(server)
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket that a dead process left; raises OSError if a living one listens there."""
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise OSError(f"unix:{path}: there is a file that is no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-    raise OSError(f"unix:{path}: another process listens there")
+        await self._sockets.listen(endpoint, session)

@@ -1,5 +1,5 @@
-"""What a spool needs every few seconds: lifetimes that are over, history and ledger that are old, space given back, the
-ballast.
+"""What a spool needs every few seconds: lifetimes that are over, history, ledger and verdicts that are old, space given
+back, the ballast.
 
 All in small transactions, so that messages find their turn between them. What damage keeps from being done is said
 (`spool.trouble`), and the rest is done all the same.
@@ -75,6 +75,8 @@ async def tend(serving: Serving, config: SpoolConfig, now: float, tell: Tell) ->
         await _forget(serving, max(FEWEST, config.max_bytes // SHARE), now, tell)
     except SpoolError as error:
         tell("ledger.failed", cause=str(error))
+    with _telling_damage(tell):
+        await do(work.trim, now)
     with _telling_damage(tell):
         for _ in range(MOST_SHRINKING):
             if not await do(work.shrink, None):

@@ -127,6 +127,18 @@ unscored_recipients = Table(
     sqlite_with_rowid=False,
 )
 
+# What the verdict door found, until the same message comes to the relay door: see `records`.
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("exim_id", String(32), primary_key=True),
+    Column("digest", String(64), primary_key=True),  # of the body: core.record.digest
+    Column("at", Double, nullable=False),
+    Column("size", Integer, nullable=False),  # octets that it counts for
+    Column("record", Text, nullable=False),
+    Index("verdicts_by_age", "at", "size"),
+)
+
 
 def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
     """The column, for a condition beside one on the message's id: SQLite would take the index on states instead and
@@ -140,8 +152,12 @@ def _with_scans(connection: Connection) -> None:
     metadata.create_all(connection, [unscored, unscored_recipients])
 
 
+def _with_verdicts(connection: Connection) -> None:
+    metadata.create_all(connection, [verdicts])
+
+
 Step = Callable[[Connection], None]
-STEPS: tuple[Step, ...] = (_with_scans,)  # STEPS[n] brings version n + 1 to n + 2
+STEPS: tuple[Step, ...] = (_with_scans, _with_verdicts)  # STEPS[n] brings version n + 1 to n + 2
 
 
 class Outdated(SpoolError):

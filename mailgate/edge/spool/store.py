@@ -4,7 +4,7 @@ Promises: what `store` has returned from is synced to disk; what it raised for i
 loop: writes happen in the writer's thread, reads in a few others, each with a deadline. A spool that can not be
 opened stops nothing: `open` raises and may be called again, everything else raises SpoolError until then.
 Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.expired` (its lifetime was over),
-`spool.trouble` (a write without a caller failed).
+`spool.trouble` (a write without a caller failed), `records.failed` (a verdict's record could not be kept or found).
 Telemetry is called from the writer's thread too.
 """
 
@@ -31,6 +31,7 @@ from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.ledger import Ledger
 from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
+from mailgate.edge.spool.records import Records
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
 from mailgate.edge.spool.storing import Deposit
 from mailgate.edge.spool.unscored import Note
@@ -67,6 +68,7 @@ class Store:
         self._why = "the spool is not open"
         self._trouble = ""
         self.ledger = Ledger(self._note, self._event)
+        self.records = Records(lambda: self._spool, lambda words: self._event("records.failed", cause=words))
 
     @property
     def opened(self) -> bool:

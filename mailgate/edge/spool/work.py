@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from mailgate.config import SpoolConfig
-from mailgate.edge.spool import leases, place, storing, unscored
+from mailgate.edge.spool import leases, place, storing, unscored, verdicts
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
 from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.storing import Deposit
 from mailgate.edge.spool.unscored import Note
+from mailgate.edge.spool.verdicts import Kept
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, SpoolError, SpoolFull
 
@@ -27,7 +28,8 @@ class Work:
 
     `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
     Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `expire` now · `purge` the time before which
-    history is forgotten · `forget` (the same for the ledger, how many) · `shrink` None.
+    history is forgotten · `forget` (the same for the ledger, how many) · `keep` a Kept (a verdict's record) · `trim`
+    now (the records) · `shrink` None.
     `shunned` are messages that are not claimed.
     """
 
@@ -37,6 +39,7 @@ class Work:
         self._config = config
         self._ballast = place.Ballast(database.path)
         self._spooled_at_most: int | None = None  # other processes only take away
+        self._kept_at_most: int | None = None  # octets of records
         self.shunned: set[str] = set()
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
@@ -48,6 +51,8 @@ class Work:
         self.expire = Operation("expiring", self._expire)
         self.purge = Operation("purging", self._purge)
         self.forget = Operation("forgetting old entries of the ledger", self._forget)
+        self.keep = Operation("keeping a verdict", self._keep, vital=False)
+        self.trim = Operation("forgetting old verdicts", self._trim)
         self.shrink = Operation("shrinking", self._shrink)
 
     def _store(self, connection: Connection, deposits: Sequence[Deposit]) -> Sequence[SpoolError | None]:
@@ -122,15 +127,15 @@ class Work:
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
 
-    def _settle(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
-        leases.settle(connection, self._database.run, verdicts)
-        unscored.settled(connection, verdicts)
-        return [None] * len(verdicts)
+    def _settle(self, connection: Connection, settled: Sequence[Verdicts]) -> Sequence[None]:
+        leases.settle(connection, self._database.run, settled)
+        unscored.settled(connection, settled)
+        return [None] * len(settled)
 
-    def _settle_only(self, connection: Connection, verdicts: Sequence[Verdicts]) -> Sequence[None]:
-        leases.settle(connection, self._database.run, verdicts, keep_content=True)
-        unscored.settled(connection, verdicts)
-        return [None] * len(verdicts)
+    def _settle_only(self, connection: Connection, settled: Sequence[Verdicts]) -> Sequence[None]:
+        leases.settle(connection, self._database.run, settled, keep_content=True)
+        unscored.settled(connection, settled)
+        return [None] * len(settled)
 
     def _set_aside(self, connection: Connection, those: Sequence[tuple[str, str]]) -> Sequence[None]:
         for gate_id, reason in those:
@@ -152,6 +157,22 @@ class Work:
 
     def _forget(self, connection: Connection, calls: Sequence[tuple[float | None, int]]) -> Sequence[int]:
         return [unscored.forget(connection, before, most) for before, most in calls]
+
+    def _keep(self, connection: Connection, kept: Sequence[Kept]) -> Sequence[SpoolError | None]:
+        more = sum(one.size for one in kept)
+        if self._database.replaced:
+            return [SpoolError(f"{self._database.path}: has been moved or deleted while in use")] * len(kept)
+        if words := place.refusal(self._config(), place.room(self._database.path), 0, more, owed=self._ballast.owed):
+            return [SpoolFull(words)] * len(kept)
+        if self._kept_at_most is None or self._kept_at_most + more > verdicts.MOST:
+            self._kept_at_most = verdicts.trim(connection, max(one.at for one in kept), more)
+        self._kept_at_most += more
+        verdicts.write(connection, kept)
+        return [None] * len(kept)
+
+    def _trim(self, connection: Connection, times: Sequence[float]) -> Sequence[None]:
+        self._kept_at_most = verdicts.trim(connection, max(times))
+        return [None] * len(times)
 
     def _shrink(self, connection: Connection, calls: Sequence[None]) -> Sequence[bool]:
         for _ in calls:

@@ -1,0 +1,176 @@
+"""The story of one message at the verdict door: what the relay door would say of it, before Exim has accepted it.
+
+Promises kept here: the rulebook and the scan are the relay door's, so both say the same; an end within
+`verdict.budget` (6); whatever goes wrong costs the verdict, never the mail: the relay door does all checks itself (2).
+How it fails: `judge` returns None after a bug (and the event `verdict.failed`), and Exim goes on with /defer_ok.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from mailgate.config import Config
+from mailgate.core import headers, scan, spam, spamc
+from mailgate.core.envelope import Envelope, printable
+from mailgate.core.facts import MessageFacts, of_message
+from mailgate.core.message import Message
+from mailgate.core.record import Record, digest
+from mailgate.core.reply import Reply
+from mailgate.core.rules import decide
+from mailgate.core.spamc import Finding, Question
+from mailgate.core.verdict import Action, Decision
+from mailgate.deadlines import Deadlines
+from mailgate.ports import Records, Scanner, Telemetry
+from mailgate.scanning import Scanning
+
+_KEEP = 1.0  # seconds of the budget that are left for the record
+_LARGE = 1024 * 1024  # octets of a message whose digest would hold the others up
+_NOTHING = Message(b"", ())
+
+
+@dataclass(slots=True)
+class _Case:
+    """One message that is asked about. What stands below `facts` is filled in as it goes."""
+
+    id: str
+    peer: str
+    asked: Question
+    envelope: Envelope
+    message: Message
+    arrived: float  # seconds since the epoch
+    deadline: float  # of the loop's clock
+    facts: MessageFacts
+    exim_id: str = ""
+    message_id: str = ""
+
+
+class VerdictDoor:
+    """Look, judge, keep, tell. `config` may be replaced while messages are under way."""
+
+    def __init__(
+        self, config: Config, scanner: Scanner, records: Records, telemetry: Telemetry, new_id: Callable[[], str]
+    ) -> None:
+        self.config = config
+        self._records = records
+        self._telemetry = telemetry
+        self._new_id = new_id
+        self._deadlines = Deadlines()
+        self._scanning = Scanning(scanner, self._deadlines)
+
+    async def judge(self, peer: str, asked: Question, message: Message, deadline: float) -> Finding | None:
+        """What is to be said of the message, by `deadline` (of the loop's clock); None after a bug of ours.
+
+        `peer` is the address of who asks, "" on a unix socket.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        case = self._case(peer, asked, message, deadline)
+        try:
+            return await self._story(case)
+        except Exception:  # noqa: BLE001  promise 2: a bug of ours is no verdict
+            failed = {"id": case.id, "exim_id": case.exim_id, "trace": traceback.format_exc()}
+            self._telemetry.event("verdict.failed", failed, level="error")
+            self._telemetry.count("messages", door="verdict", verdict="failed")
+            return None
+        finally:
+            self._telemetry.observe("stage_seconds", loop.time() - started, stage="verdict")
+
+    def turn_away(self, peer: str, asked: Question, refusal: Reply, reason: str) -> Finding:
+        """The verdict on a message that the door did not keep (too large): what the relay door would say, too."""
+        case = self._case(peer, asked, _NOTHING, 0.0)
+        return self._found(case, Decision(Action.REJECT, (reason,), refusal))
+
+    def _case(self, peer: str, asked: Question, message: Message, deadline: float) -> _Case:
+        envelope = (asked.envelope or Envelope("", ())).once()
+        facts = MessageFacts(hops=0, bounded=False)
+        return _Case(self._new_id(), peer, asked, envelope, message, time.time(), deadline, facts, asked.exim_id)
+
+    async def _story(self, case: _Case) -> Finding:
+        self._look(case)
+        policy = self.config.for_rules
+        decision = decide(case.facts, policy)
+        if decision.action is Action.ACCEPT and not case.facts.scan:
+            await self._scan(case)
+            decision = decide(case.facts, policy)
+        await self._keep(case, decision)
+        return self._found(case, decision)
+
+    # look: what costs nothing to know
+
+    def _look(self, case: _Case) -> None:
+        message = case.message
+        if message.bounded:
+            clean = headers.cut(message.head, self.config.hostname)
+            case.message = message = Message(clean, message.body)
+            case.exim_id = case.exim_id or headers.own_exim_id(clean)
+            case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
+        recipients = case.envelope.recipients
+        skipped = spam.skipped(self.config.spam.policy, message.size, case.asked.client.ip, recipients)
+        case.facts = of_message(message, recipients, skipped)
+        if skipped:
+            self._telemetry.count("spam_scans", result="skipped", server="")
+
+    # scan
+
+    async def _scan(self, case: _Case) -> None:
+        # No score here is not counted as mail that passed without one: the relay door asks again, and counts.
+        deadline = min(asyncio.get_running_loop().time() + self.config.spam.timeout, case.deadline - _KEEP)
+        found = await self._scanning.scan(case.envelope, case.message, case.asked.client, deadline, case.id)
+        case.facts = replace(case.facts, scan=found)
+
+    # keep: what the relay door need not find out again
+
+    async def _keep(self, case: _Case, decision: Decision) -> None:
+        found = case.facts.scan
+        if not case.exim_id or found is None:
+            return
+        large = case.message.size > _LARGE
+        body = await asyncio.to_thread(digest, case.message) if large else digest(case.message)
+        record = Record(case.id, case.arrived, case.asked.client, found, decision.action, decision.reasons)
+        try:
+            # The records keep the deadline themselves; this holds if they fail to.
+            await self._deadlines.wait(
+                self._records.keep(case.exim_id, body, record, _KEEP), asyncio.get_running_loop().time() + _KEEP
+            )
+        except Exception:  # noqa: BLE001  the verdict stands without a record: the relay door scans again
+            failed = {**_named(case), "trace": traceback.format_exc()}
+            self._telemetry.event("verdict.not_kept", failed, level="error")
+
+    # tell
+
+    def _found(self, case: _Case, decision: Decision) -> Finding:
+        limits = spam.thresholds(self.config.spam.policy, case.envelope.recipients)
+        found = Finding(case.id, decision, case.facts.scan, limits)
+        word = decision.action.name.lower()
+        refused = decision.action in {Action.REJECT, Action.DEFER}
+        self._telemetry.count("messages", door="verdict", verdict=word)
+        if refused:  # all others come to the relay door, and are counted there
+            for reason in decision.reasons:
+                self._telemetry.count("reasons", reason=reason)
+        self._telemetry.event(
+            "verdict.given",
+            {
+                **_named(case),
+                "verdict": word,
+                "peer": case.peer,
+                "client": case.asked.client.ip,
+                "helo": case.asked.client.helo,
+                "sender": printable(case.envelope.sender),
+                "recipients": [printable(recipient) for recipient in case.envelope.recipients],
+                "bytes": case.message.size,
+                "reasons": list(decision.reasons),
+                "reply": str(spamc.reply(found) or ""),
+                **scan.told(case.facts.scan),
+            },
+            level="warning" if refused else "info",
+        )
+        return found
+
+
+def _named(case: _Case) -> dict[str, object]:
+    """The ids by which a message is found again."""
+    return {"id": case.id, "exim_id": case.exim_id, "message_id": case.message_id}

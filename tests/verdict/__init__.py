@@ -1,0 +1,1 @@
+"""The verdict door: what Exim asks before it accepts a message, and what it is told."""
