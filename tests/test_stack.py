@@ -51,7 +51,7 @@ def test_a_big_post(stack: Stack, a_list: str) -> None:
 
 
 def test_twenty_recipients_in_one_transaction_each_counted_where_it_went(stack: Stack, a_list: str) -> None:
-    mail = mails()["many-recipients"].at(a_list)
+    mail = mails()["many-recipients"].at(a_list).marked("stack-many")
     assert stack.post(mail).codes == [250]
     seen = stack.to_mailman.wait_for(mail.message_id)
     assert len(seen.replies) == 20
@@ -62,7 +62,7 @@ def test_twenty_recipients_in_one_transaction_each_counted_where_it_went(stack: 
 
 
 def test_a_list_that_does_not_exist_bounces(stack: Stack) -> None:
-    mail = mails()["plain"].at("nosuch@lists.test")
+    mail = mails()["plain"].at("nosuch@lists.test").marked("stack-nosuch")
     stack.post(mail)
     bounce = wait_until(stack.exim.bounces, "a bounce")[0]
     assert b"550 Requested action not taken: mailbox unavailable" in bounce
@@ -70,7 +70,7 @@ def test_a_list_that_does_not_exist_bounces(stack: Stack) -> None:
 
 def test_the_plugin_has_mailman_take_long_lines(stack_with_long_lines: Stack) -> None:
     stack = stack_with_long_lines
-    mail = mails()["long-line"].at(stack.new_list())
+    mail = mails()["long-line"].at(stack.new_list()).marked("stack-long")
     stack.post(mail)
     seen = stack.to_mailman.wait_for(mail.message_id)
     assert as_handed_over(seen.octets) == mail.octets
@@ -164,7 +164,7 @@ def test_nothing_is_left_of_a_run_that_is_ended(end: signal.Signals) -> None:
         directory, *groups = run.stdout.readline().split()
         assert any(members(int(group)) for group in groups)
         run.send_signal(end)
-        run.wait(20)
+        run.wait(60)
     assert run.returncode != 0
     wait_until(lambda: not any(members(int(group)) for group in groups), f"the end of {groups}")
     assert [process for process in Path("/proc").glob("[0-9]*") if directory in _command_line(process)] == []
