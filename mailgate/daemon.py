@@ -24,12 +24,14 @@ import uvloop
 import mailgate
 from mailgate import config as configuration
 from mailgate import ports
+from mailgate.blocking import Blocking
 from mailgate.config import Config, ConfigError
 from mailgate.edge import systemd
 from mailgate.edge.http import Answer, HttpServer, as_json
 from mailgate.edge.listener import Listener
 from mailgate.edge.log import Bridge, EventLog
 from mailgate.edge.mailman import Mailman
+from mailgate.edge.networks import Networks, samples, sources_of, status
 from mailgate.edge.spool import Store
 from mailgate.edge.telemetry import Sample, Telemetry
 from mailgate.edge.verdictport import VerdictPort
@@ -46,10 +48,6 @@ _HOUSEKEEPING = 10.0
 _DRAIN_GRACE = 5.0  # seconds past relay.budget
 _SWITCH = 0.0005  # seconds until the spool's thread may have the interpreter: each commit of it lets many go on
 _GARBAGE = (20_000, 20, 50)  # a message leaves hardly any cycles behind; looking for them at each one costs more
-_FIXED = (  # taken only at the start
-    *("hostname", "relay.lmtp", "relay.smtp", "verdict.listen", "spool.url", "http.listen"),
-    *("spam.engine", "spam.servers"),
-)
 # The states of what is still there; delivered and dropped ones are history.
 _IN_SPOOL = ("pending", "uncertain", "held", "failed", "corrupt")
 
@@ -86,6 +84,8 @@ class Daemon:
             records=records if config.verdict.listen else None,
         )
         self._verdict = VerdictDoor(config, self._scorers, records, self._telemetry, new_gate_id)
+        self._networks = Networks(sources_of(config), config.networks_table, self._telemetry)
+        self._relay.blocking = self._verdict.blocking = Blocking(self._networks, self._telemetry)
         self._replay = Replay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
         self._upstream.on_change = self._scorers.on_change = self._replay.look
         self._stop = asyncio.Event()
@@ -103,6 +103,7 @@ class Daemon:
         http = None
         try:
             await self._open_spool()
+            await self._networks.open()
             self._listener = Listener(self._config, self._relay.handle, self._relay.turn_away, self._telemetry)
             self._port = VerdictPort(self._config, self._verdict.judge, self._verdict.turn_away, self._telemetry)
             self._telemetry.at_scrape(self._samples)
@@ -145,6 +146,7 @@ class Daemon:
 
     def _serve_http(self) -> HttpServer:
         pages = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+        pages |= {"/limits": self._limits, "/networks": self._listed}
         try:
             return HttpServer(self._config.http.listen, pages, self._telemetry)
         except OSError as error:
@@ -174,6 +176,7 @@ class Daemon:
             for name, task in (
                 ("upstream", self._upstream.watch),
                 ("scorers", self._scorers.watch),
+                ("networks", self._networks.watch),
                 ("control", self._watch_control),
                 ("housekeeping", self._housekeeping),
                 ("beat", self._measure),
@@ -220,9 +223,11 @@ class Daemon:
         except ConfigError as error:
             self._telemetry.event("config.refused", {"problems": error.problems}, level="error")
             return
-        new, fixed = _with_fixed(new, self._config)
+        new, fixed = configuration.with_fixed(new, self._config)
         self._config = self._relay.config = self._replay.config = self._verdict.config = new
         self._upstream.config, self._spool.config = new.mailman, new.spool
+        self._networks.sources = sources_of(new)
+        self._networks.reload()
         self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
         self._log.level, self._log.form = new.log.level, new.log.format
         for door in (self._port, self._listener):
@@ -300,6 +305,12 @@ class Daemon:
         }
         return as_json(200 if ready else 503, tree)
 
+    def _limits(self) -> Answer:
+        return as_json(200, {"offenders": self._verdict.offenders()})
+
+    def _listed(self) -> Answer:
+        return as_json(200, status(self._networks.table, self._config.networks.policy, self._relay.blocking.hits))
+
     def _samples(self) -> Iterator[Sample]:
         alive = {"mailman": self._upstream.up} | self._scorers.states
         up = tuple(({"upstream": name}, float(lives)) for name, lives in alive.items())
@@ -307,6 +318,7 @@ class Daemon:
         down = tuple(({"upstream": name}, float(not lives)) for name, lives in alive.items())
         yield "breaker_open", "1 while the upstream is left alone but for probes", down
         yield "paused", "1 while an operator has paused deliveries", (({}, float(bool(self._valve.paused))),)
+        yield from samples(self._networks.table, time.time())
         try:
             counts = self._spool.counts()
         except SpoolError:
@@ -330,16 +342,3 @@ def scorers_of(config: Config, telemetry: ports.Telemetry) -> Scorers:
 
         scorers = [Rspamd(at) for at in config.spam.servers]
     return Scorers(scorers, telemetry, timeout=config.spam.timeout, probe_interval=config.spam.probe_interval)
-
-
-def _with_fixed(new: Config, old: Config) -> tuple[Config, list[str]]:
-    """`new` with the values of `old` where a restart is needed, and the keys for which that makes a difference."""
-    changed = []
-    for key in _FIXED:
-        section, _, name = key.rpartition(".")
-        here, there = (getattr(new, section), getattr(old, section)) if section else (new, old)
-        if getattr(here, name) != getattr(there, name):
-            changed.append(key)
-            part = here.model_copy(update={name: getattr(there, name)})
-            new = new.model_copy(update={section: part}) if section else part
-    return new, changed

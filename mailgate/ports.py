@@ -14,6 +14,7 @@ from mailgate.core.envelope import Client as Client  # noqa: PLC0414  a part of 
 from mailgate.core.envelope import Envelope
 from mailgate.core.fate import Fate
 from mailgate.core.message import Message
+from mailgate.core.networks import NetworkSet
 from mailgate.core.outcome import Outcome
 from mailgate.core.record import Miss, Record
 from mailgate.core.scan import Scored, Unscored
@@ -266,6 +267,14 @@ class Records(Protocol):
 
     async def find(self, exim_id: str, digest: str, timeout: float) -> Record | Miss:
         """The record that was kept for this message, within `timeout` seconds; or why there is none."""
+        ...
+
+
+class Networks(Protocol):
+    """The lists of networks. A look-up costs microseconds and never fails."""
+
+    def find(self, ip: str, now: float) -> tuple[NetworkSet, ...]:
+        """The sets that list this address at this time (seconds since the epoch); none for ""."""
         ...
 
 

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mailgate import ports
+from mailgate.blocking import Blocking, Nothing
 from mailgate.config import Config
-from mailgate.core import answer, headers, origin, scan, spam, spam_fields
+from mailgate.core import answer, headers, networks, origin, scan, spam, spam_fields
 from mailgate.core.envelope import Client, Envelope, Peer, printable
-from mailgate.core.facts import MessageFacts, of_message
+from mailgate.core.facts import MessageFacts, of_message, told
 from mailgate.core.fate import fate
 from mailgate.core.ids import gate_id
 from mailgate.core.message import Message
@@ -66,7 +67,7 @@ class _Case:
 
 
 class Relay:
-    """Judge, stamp, deliver or spool, answer. `config` may be replaced while messages are under way."""
+    """Judge, stamp, deliver or spool, answer. `config` may be replaced at any time, `blocking` at the start."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class Relay:
         self._new_id = new_id
         self._deadlines = Deadlines()
         self._scanning = Scanning(scanner, self._deadlines)
+        self.blocking = Blocking(Nothing(), telemetry)
         self._joining = Joining(records, telemetry, self._deadlines) if records else None
 
     async def handle(self, peer: Peer, envelope: Envelope, message: Message) -> tuple[Reply, ...]:
@@ -127,7 +129,7 @@ class Relay:
     async def _story(self, case: _Case) -> dict[str, tuple[str, Reply]]:
         self._telemetry.observe("message_bytes", case.message.size)
         self._read(case)
-        if self._joining and case.message.bounded:
+        if self._joining and case.message.bounded and case.peer.client is None:
             await self._join(case, self._joining)
         self._look(case)
         policy = self.config.for_rules
@@ -159,26 +161,22 @@ class Relay:
         if not case.message.bounded:
             return
         head = case.message.head
-        clean = headers.cut(head, self.config.hostname)
-        if clean is not head:  # what our Exim says of the client is among the fields that are cut
-            source = origin.origin(head)
-            case.client, case.exim_id = source.client, source.exim_id
+        found = origin.origin(head, case.peer.client, self.config.relay.client_secret_file.octets)
+        case.client, case.exim_id = found.client, found.exim_id
+        clean = headers.cut(head, self.config.hostname)  # what our Exim said of the client, too
+        if clean is not head:
             case.message = Message(clean, case.message.body)
-        case.exim_id = case.exim_id or headers.exim_id(clean)
         case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
 
     async def _join(self, case: _Case, joining: Joining) -> None:
         left = case.deadline - _reserve(self.config.relay.budget) - asyncio.get_running_loop().time()
         found = await joining.find(case.message, left / 4)
         if not isinstance(found, Miss):
-            case.asked = found
-            if found.client.ip:  # the stock variant of Exim's condition does not say it
-                case.client = found.client
+            case.asked, case.client = found, origin.joined(found.client, case.client)
 
     def _look(self, case: _Case) -> None:
         if case.message.bounded:
-            source = "verdict" if case.asked and case.asked.client.ip else "header" if case.client.ip else "unknown"
-            self._telemetry.count("origin", source=source)
+            self._telemetry.count("origin", source=case.client.source)
         recipients = case.envelope.recipients
         found: Scan | None = spam.skipped(self.config.spam.policy, case.message.size, case.client.ip, recipients)
         if found:
@@ -186,7 +184,8 @@ class Relay:
         elif case.asked and isinstance(case.asked.scan, Scored):  # without a score it is worth to ask again
             found = case.asked.scan
             self._spool.ledger.scored()
-        case.facts = of_message(case.message, recipients, found)
+        listed = self.blocking.look(self.config.for_rules, case.client.ip, again=case.asked is not None)
+        case.facts = of_message(case.message, recipients, found, listed)
 
     # scan
 
@@ -235,7 +234,7 @@ class Relay:
             ours += spam_fields.of_score(case.facts.scan, limits)
         elif case.facts.scan:
             ours += spam_fields.without_score(case.facts.scan)
-        ours += headers.field("X-Mailgate-Id", case.id)
+        ours += networks.field(self.config.networks.policy, case.facts.listed) + headers.field("X-Mailgate-Id", case.id)
         case.message = Message(ours + case.message.head, case.message.body)
 
     # deliver
@@ -318,7 +317,7 @@ class Relay:
                 **_named(case),
                 "door": case.peer.door,
                 "peer": case.peer.address,
-                "client": case.client.ip,
+                **origin.told(case.client),
                 "sender": printable(case.envelope.sender),
                 "recipients": {
                     printable(r): answer.told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()
@@ -326,7 +325,7 @@ class Relay:
                 "bytes": case.message.size,
                 "reasons": list(reasons),
                 **({"verdict_id": case.asked.gate_id} if case.asked else {}),
-                **scan.told(case.facts.scan),
+                **told(case.facts),
             },
             level="info" if worst in answer.CALM else "warning",
         )

@@ -11,12 +11,14 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
+from mailgate.blocking import Blocking, Nothing
 from mailgate.config import Config
-from mailgate.core import headers, scan, spam, spamc
+from mailgate.core import headers, origin, spam, spamc
 from mailgate.core.envelope import Envelope, printable
-from mailgate.core.facts import MessageFacts, of_message
+from mailgate.core.facts import MessageFacts, of_message, told
+from mailgate.core.limits import Limiter
 from mailgate.core.message import Message
 from mailgate.core.record import Record, digest
 from mailgate.core.reply import Reply
@@ -29,6 +31,7 @@ from mailgate.scanning import Scanning
 
 _KEEP = 1.0  # seconds of the budget that are left for the record
 _LARGE = 1024 * 1024  # octets of a message whose digest would hold the others up
+_OFFENDERS = 20  # who went most over the limits: as many are told of
 _NOTHING = Message(b"", ())
 
 
@@ -49,7 +52,7 @@ class _Case:
 
 
 class VerdictDoor:
-    """Look, judge, keep, tell. `config` may be replaced while messages are under way."""
+    """Look, judge, keep, tell. `config` may be replaced at any time, `blocking` at the start."""
 
     def __init__(
         self, config: Config, scanner: Scanner, records: Records, telemetry: Telemetry, new_id: Callable[[], str]
@@ -58,8 +61,10 @@ class VerdictDoor:
         self._records = records
         self._telemetry = telemetry
         self._new_id = new_id
+        self.blocking = Blocking(Nothing(), telemetry)
         self._deadlines = Deadlines()
         self._scanning = Scanning(scanner, self._deadlines)
+        self._limiter = Limiter()
 
     async def judge(self, peer: str, asked: Question, message: Message, deadline: float) -> Finding | None:
         """What is to be said of the message, by `deadline` (of the loop's clock); None after a bug of ours.
@@ -84,6 +89,10 @@ class VerdictDoor:
         case = self._case(peer, asked, _NOTHING, 0.0)
         return self._found(case, Decision(Action.REJECT, (reason,), refusal))
 
+    def offenders(self) -> list[dict[str, object]]:
+        """Who was most often over a limit, the worst first. Any thread may ask."""
+        return [asdict(one) for one in self._limiter.worst(self.config.for_limiter, time.monotonic(), _OFFENDERS)]
+
     def _case(self, peer: str, asked: Question, message: Message, deadline: float) -> _Case:
         envelope = (asked.envelope or Envelope("", ())).once()
         facts = MessageFacts(hops=0, bounded=False)
@@ -106,11 +115,17 @@ class VerdictDoor:
         if message.bounded:
             clean = headers.cut(message.head, self.config.hostname)
             case.message = message = Message(clean, message.body)
+            if case.asked.client.source == "unknown":  # the stock variant of Exim's condition does not say it
+                case.asked = replace(case.asked, client=origin.by_received(clean))
             case.exim_id = case.exim_id or headers.own_exim_id(clean)
             case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
         recipients = case.envelope.recipients
         skipped = spam.skipped(self.config.spam.policy, message.size, case.asked.client.ip, recipients)
-        case.facts = of_message(message, recipients, skipped)
+        over = self._limiter.over(case.asked.client, case.envelope, self.config.for_limiter, time.monotonic())
+        if over:
+            self._telemetry.count("limited", limit=over)
+        listed = self.blocking.look(self.config.for_rules, case.asked.client.ip)
+        case.facts = replace(of_message(message, recipients, skipped, listed), limit=over)
         if skipped:
             self._telemetry.count("spam_scans", result="skipped", server="")
 
@@ -126,8 +141,8 @@ class VerdictDoor:
 
     async def _keep(self, case: _Case, decision: Decision) -> None:
         found = case.facts.scan
-        if not case.exim_id or found is None:
-            return
+        if not case.exim_id or (found is None and decision.action in {Action.REJECT, Action.DEFER}):
+            return  # without a scan there is the client to be remembered, where the message will be back
         large = case.message.size > _LARGE
         body = await asyncio.to_thread(digest, case.message) if large else digest(case.message)
         record = Record(case.id, case.arrived, case.asked.client, found, decision.action, decision.reasons)
@@ -157,14 +172,13 @@ class VerdictDoor:
                 **_named(case),
                 "verdict": word,
                 "peer": case.peer,
-                "client": case.asked.client.ip,
-                "helo": case.asked.client.helo,
+                **origin.told(case.asked.client),
                 "sender": printable(case.envelope.sender),
                 "recipients": [printable(recipient) for recipient in case.envelope.recipients],
                 "bytes": case.message.size,
                 "reasons": list(decision.reasons),
                 "reply": str(spamc.reply(found) or ""),
-                **scan.told(case.facts.scan),
+                **told(case.facts),
             },
             level="warning" if refused else "info",
         )

@@ -19,19 +19,24 @@ from typer.testing import CliRunner
 
 from mailgate import config as configuration
 from mailgate.cli.main import app
-from mailgate.config import Config, Endpoint, Share, load, parse
+from mailgate.config import Config, ConfigError, Endpoint, Share, load, parse
+from mailgate.config.kinds import Secret
 from mailgate.core.endpoint import endpoint
+from mailgate.core.limits import Rate
 
 ROOT = Path(__file__).parent.parent
 BAD = sorted((ROOT / "tests" / "bad_config").iterdir())
 SHIPPED = ROOT / "config" / "mailgate.toml"
-COMMENTED_KEY = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
+COMMENTED_KEY = re.compile(r"^#(?=[a-z0-9_]+ = )", re.MULTILINE)
 MINUTE, DAY, MIB, GIB = 60, 86_400, 2**20, 2**30
 
 DEFAULTS = {
     "relay.lmtp": (Endpoint("127.0.0.1", 8025),),
     "relay.smtp": (),
     "relay.trusted_peers": ("127.0.0.0/8", "::1/128"),
+    "relay.client_secret_file": Secret(),
+    "relay.proxy_protocol": False,
+    "relay.xclient": False,
     "relay.max_message_size": 40 * MIB,
     "relay.max_in_flight": 512 * MIB,
     "relay.max_connections": 500,
@@ -64,11 +69,22 @@ DEFAULTS = {
     "spam.skip_networks": (),
     "spam.skip_recipients": ("postmaster", "abuse"),
     "spam.lists": (),
+    "networks.files": (),
+    "networks.contexts": ("mx",),
+    "networks.action": "reject",
+    "networks.actions": {},
+    "networks.drift_contexts": ("ferm",),
+    "networks.own_file": Path("/var/lib/mailgate/local-networks.txt"),
     "policy.reject_after_acceptance": "hold",
     "verdict.listen": (),
     "verdict.budget": 15,
     "verdict.max_connections": 100,
     "verdict.max_in_flight": 256 * MIB,
+    "limits.commands": None,
+    "limits.network": None,
+    "limits.sender": None,
+    "limits.ipv4_prefix": 24,
+    "limits.ipv6_prefix": 56,
     "http.listen": Endpoint("127.0.0.1", 9725),
     "log.format": "json",
     "log.level": "info",
@@ -175,6 +191,18 @@ def test_a_place_that_is_not_ours() -> None:
         ]
 
 
+def test_a_secret_is_one_line_of_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "client.secret"
+    for octets, why in ((b"", "one line"), (b"\r\n", "one line"), (b"a\nb\n", "one line"), (b"a" * 5000, "one line")):
+        file.write_bytes(octets)
+        with pytest.raises(ConfigError, match=f"relay.client_secret_file: {file}: is to hold {why}"):
+            parse({"relay": {"client_secret_file": str(file)}})
+    file.write_bytes(b"open sesame\n")
+    read = parse({"relay": {"client_secret_file": str(file)}})
+    assert read.relay.client_secret_file.octets == b"open sesame"
+    assert "sesame" not in repr(read)
+
+
 # good ones
 
 
@@ -194,6 +222,9 @@ def test_a_place_that_is_not_ours() -> None:
         ('spool.min_free = "2GiB"', "spool.min_free", Share(octets=2 * GIB)),
         ('spool.min_free = "0.5 %"', "spool.min_free", Share(part=0.005)),
         ('spool.min_free = "0%"', "spool.min_free", Share()),
+        ('limits.sender = "60/1h30m"\nverdict.listen = ["127.0.0.1:1"]', "limits.sender", Rate(60, 5400.0)),
+        ('limits.network = ""', "limits.network", None),
+        ("limits.ipv4_prefix = 32", "limits.ipv4_prefix", 32),
         ("replay.rate = 5", "replay.rate", 5.0),
         ("replay.rate = 0.5", "replay.rate", 0.5),
         ('spam = {{ engine = "rspamd", servers = ["127.0.0.1:11333"] }}', "spam.engine", "rspamd"),

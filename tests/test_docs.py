@@ -14,8 +14,8 @@ from mailgate.edge.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]
-_VERB = re.compile(r"mailgate ((?:queue |spool |unscored )?[a-z-]+)\b")
-_NOT_VERBS = {"queue", "spool", "unscored"}
+_VERB = re.compile(r"mailgate ((?:queue |spool |unscored |networks )?[a-z-]+)\b")
+_NOT_VERBS = {"queue", "spool", "unscored", "networks"}
 
 
 def pages() -> str:
@@ -57,7 +57,7 @@ def test_every_metric_exists() -> None:
     log = EventLog()
     exposed = Telemetry(log).exposition().decode()
     log.close()
-    at_scrape = (ROOT / "mailgate" / "daemon.py").read_text()
+    at_scrape = "".join(file.read_text() for file in (ROOT / "mailgate").rglob("*.py"))
     files = {file.name.removeprefix("mailgate_") for file in (ROOT / "config" / "exim4").rglob("mailgate_*")}
     for name in set(re.findall(r"\bmailgate_([a-z_]+)", pages())) - files:
         assert f"mailgate_{name}" in exposed or f'"{name}"' in at_scrape, name

@@ -10,7 +10,17 @@ import typer
 
 import mailgate
 from mailgate import config as configuration
-from mailgate.cli import pause, queue_change, queue_look, spool, unscored
+from mailgate.cli import (
+    networks,
+    networks_change,
+    networks_export,
+    pause,
+    queue_change,
+    queue_look,
+    spool,
+    status,
+    unscored,
+)
 from mailgate.cli.options import ConfigFile, read_config
 from mailgate.cli.output import FAILED, finish, say
 from mailgate.ports import SpoolError
@@ -61,7 +71,7 @@ def check_config(config: ConfigFile = None) -> None:
     read, file = read_config(config)
     for key in read.idle_keys:
         say(f"mailgate: {key}: known, but this version does nothing with it yet")
-    problems = configuration.surroundings(read)
+    problems = [*configuration.surroundings(read), *networks.problems(read)]
     for problem in problems:
         say(f"mailgate: {file}: {problem}")
     if problems:
@@ -71,10 +81,14 @@ def check_config(config: ConfigFile = None) -> None:
 
 queue_change.add_to(queue_look.app)
 app.add_typer(queue_look.app, name="queue")
+app.command()(status.status)
 app.command()(pause.pause)
 app.command()(pause.resume)
 app.add_typer(spool.app, name="spool")
 app.add_typer(unscored.app, name="unscored")
+networks_change.add_to(networks.app)
+networks_export.add_to(networks.app)
+app.add_typer(networks.app, name="networks")
 
 
 def main() -> None:

@@ -7,19 +7,16 @@ for: the daemon has ended, deliveries are paused, or the daemon says that Mailma
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
-import socket
 import time
 
+from mailgate.cli.daemon_page import asked
 from mailgate.cli.queue_outcome import Job
-from mailgate.config import Config, Endpoint
+from mailgate.config import Config
 from mailgate.edge.spool import SpoolBusy
 from mailgate.edge.spool.place import Lock
 
 _PAUSE = 0.2  # seconds between two looks
 _STILL = 2.0  # seconds without an outcome after which the daemon is asked why
-_PATIENCE = 3.0  # seconds for its answer
 
 
 def follow(job: Job) -> str:
@@ -72,28 +69,4 @@ def _trouble(job: Job, *, hopeful: bool) -> str:
 
 def daemon_says(config: Config) -> dict[str, str]:
     """What /readyz of the running daemon says; {} if it does not answer."""
-    connection = _Http(config.http.listen)
-    try:
-        connection.request("GET", "/readyz")
-        said = json.loads(connection.getresponse().read(65536))
-        return {key: str(value) for key, value in said.items() if value}
-    except (OSError, http.client.HTTPException, ValueError, AttributeError):
-        return {}  # it is only asked for a reason, and has none to give
-    finally:
-        connection.close()
-
-
-class _Http(http.client.HTTPConnection):
-    """HTTP to an address of the configuration, a unix socket included."""
-
-    def __init__(self, where: Endpoint) -> None:
-        super().__init__(where.host or "localhost", where.port or None, timeout=_PATIENCE)
-        self._path = where.path
-
-    def connect(self) -> None:
-        if not self._path:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(self._path)
+    return {key: str(value) for key, value in asked(config, "/readyz").items() if value}

@@ -20,8 +20,10 @@ from pydantic import BaseModel, ValidationError
 from mailgate.config.sections import (
     Config,
     HttpConfig,
+    LimitsConfig,
     LogConfig,
     MailmanConfig,
+    NetworksConfig,
     PolicyConfig,
     RelayConfig,
     ReplayConfig,
@@ -38,8 +40,10 @@ __all__ = [
     "ConfigError",
     "Endpoint",
     "HttpConfig",
+    "LimitsConfig",
     "LogConfig",
     "MailmanConfig",
+    "NetworksConfig",
     "PolicyConfig",
     "RelayConfig",
     "ReplayConfig",
@@ -52,10 +56,14 @@ __all__ = [
     "load",
     "parse",
     "surroundings",
+    "with_fixed",
 ]
 DEFAULT_FILE = Path("/etc/mailgate/mailgate.toml")
+_FIXED = (  # taken only at the start
+    *("hostname", "relay.lmtp", "relay.smtp", "verdict.listen", "spool.url", "http.listen"),
+    *("spam.engine", "spam.servers"),
+)
 _LATER = {
-    "networks": "files contexts action",
     "auth": "spf dkim dmarc arc timeout authserv_id nameservers",
     "mailman": "rest_url queue_dir",
 }
@@ -147,6 +155,8 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "spam.timeout: not shorter than relay.budget: nothing would be left to deliver the message in"
     if 0 < spam.reject_score <= spam.hold_score:
         yield "spam.hold_score: not below spam.reject_score: nothing would ever be held for its score"
+    if config.for_limiter.rates and not verdict.listen:
+        yield f"limits.{min(config.for_limiter.rates)}: only the verdict door can put mail off: give verdict.listen"
     if config.replay.concurrency >= mailman.connections > 1:
         yield "replay.concurrency: must leave fresh mail a connection: make it less than mailman.connections"
 
@@ -215,3 +225,16 @@ def _no_address_of_ours(key: str, at: Endpoint) -> str:
     except OSError as error:
         return f"{key}: {at}: can't be listened on here: {error.strerror}"
     return ""
+
+
+def with_fixed(new: Config, old: Config) -> tuple[Config, list[str]]:
+    """`new` with the values of `old` where a restart is needed, and the keys for which that makes a difference."""
+    changed = []
+    for key in _FIXED:
+        section, _, name = key.rpartition(".")
+        here, there = (getattr(new, section), getattr(old, section)) if section else (new, old)
+        if getattr(here, name) != getattr(there, name):
+            changed.append(key)
+            part = here.model_copy(update={name: getattr(there, name)})
+            new = new.model_copy(update={section: part}) if section else part
+    return new, changed

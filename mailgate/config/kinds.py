@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mailgate.core import spam, units
 from mailgate.core.endpoint import Endpoint, endpoint
+from mailgate.core.limits import Rate
+
+_LONGEST_SECRET = 4096  # octets
 
 
 def _written(read: Callable[[str], Any], example: str) -> BeforeValidator:
@@ -57,6 +62,43 @@ def _glob(text: str) -> str:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What a file holds that others must not know; no file, no secret."""
+
+    file: str = ""
+    octets: bytes = field(default=b"", repr=False)
+
+
+def _secret(text: str) -> Secret:
+    if not text:
+        return Secret()
+    try:
+        with Path(text).open("rb") as file:
+            octets = file.read(_LONGEST_SECRET + 1).rstrip(b"\r\n")
+    except OSError as error:
+        raise ValueError(f"{text}: {error.strerror}") from None
+    if not octets or b"\n" in octets or len(octets) > _LONGEST_SECRET:
+        raise ValueError(f"{text}: is to hold one line, of {_LONGEST_SECRET} octets at most")
+    return Secret(text, octets)
+
+
+def _rate(text: str) -> Rate | None:
+    return Rate(*units.rate(text)) if text else None
+
+
+def _file(text: str) -> Path:
+    if not text.startswith("/"):
+        raise ValueError(f"{text!r}: write the absolute path of a file")
+    return Path(text)
+
+
+def _name(text: str) -> str:
+    if not text or text != text.strip():
+        raise ValueError(f"{text!r} is not a name: write it without blanks")
+    return text
+
+
 Duration = Annotated[float, _written(units.seconds, "10s")]
 Positive = Annotated[Duration, Field(gt=0)]
 Size = Annotated[int, _written(units.octets, "40MiB"), Field(gt=0)]
@@ -66,4 +108,8 @@ Score = Annotated[float, Field(ge=0, le=1000), AfterValidator(_tenths)]
 SpoolUrl = Annotated[str, _written(_sqlite, "sqlite:////var/lib/mailgate/spool.db")]
 DiskShare = Annotated[units.Share, _written(units.share, "5%")]
 Recipient = Annotated[str, _written(_recipient, "postmaster")]
+SecretFile = Annotated[Secret, _written(_secret, "/etc/mailgate/client.secret")]
+OptionalRate = Annotated[Rate | None, _written(_rate, "20/1h")]
 Glob = Annotated[str, _written(_glob, "private-*@lists.example.org")]
+File = Annotated[Path, _written(_file, "/etc/mailgate/networks.yaml")]
+Name = Annotated[str, _written(_name, "mx")]

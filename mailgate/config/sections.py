@@ -10,8 +10,24 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mailgate.config import kinds
-from mailgate.config.kinds import Address, DiskShare, Glob, Network, Positive, Recipient, Score, Size, SpoolUrl
+from mailgate.config.kinds import (
+    Address,
+    DiskShare,
+    File,
+    Glob,
+    Name,
+    Network,
+    OptionalRate,
+    Positive,
+    Recipient,
+    Score,
+    SecretFile,
+    Size,
+    SpoolUrl,
+)
 from mailgate.core.endpoint import Endpoint
+from mailgate.core.limits import LIMITS, LimitPolicy
+from mailgate.core.networks import NetworkAction, NetworkPolicy
 from mailgate.core.rules import AfterAcceptance, Policy
 from mailgate.core.spam import ListThresholds, OnFailure, SpamPolicy, Thresholds
 from mailgate.core.units import Share
@@ -29,6 +45,9 @@ class RelayConfig(_Section):
     trusted_peers: tuple[Network, ...] = Field(
         default=(kinds.network("127.0.0.0/8"), kinds.network("::1")), strict=False
     )
+    client_secret_file: SecretFile = kinds.Secret()
+    proxy_protocol: bool = False
+    xclient: bool = False
     max_message_size: Size = 40 * 2**20
     max_in_flight: Size = 512 * 2**20
     max_connections: Annotated[int, Field(gt=0)] = 500
@@ -112,6 +131,27 @@ class SpamConfig(_Section):
         )
 
 
+class NetworksConfig(_Section):
+    """Lists of abusive networks: where they are, and what is done with mail from there."""
+
+    files: tuple[File, ...] = Field(default=(), strict=False)
+    contexts: tuple[Name, ...] = Field(default=("mx",), strict=False)
+    action: NetworkAction = "reject"
+    actions: dict[str, NetworkAction] = {}
+    drift_contexts: tuple[Name, ...] = Field(default=("ferm",), strict=False)
+    own_file: File = Path("/var/lib/mailgate/local-networks.txt")
+
+    @cached_property
+    def policy(self) -> NetworkPolicy:
+        """The same as the rules want it."""
+        return NetworkPolicy(
+            frozenset(self.contexts),
+            self.action,
+            tuple(self.actions.items()),
+            tuple(dict.fromkeys(self.drift_contexts)),
+        )
+
+
 class PolicyConfig(_Section):
     """What is done with mail that is not wanted."""
 
@@ -125,6 +165,16 @@ class VerdictConfig(_Section):
     budget: Positive = 15.0
     max_connections: Annotated[int, Field(gt=0)] = 100
     max_in_flight: Size = 256 * 2**20
+
+
+class LimitsConfig(_Section):
+    """How much mail is taken at the verdict door from one network, and how large a network is."""
+
+    commands: OptionalRate = None
+    network: OptionalRate = None
+    sender: OptionalRate = None
+    ipv4_prefix: Annotated[int, Field(ge=8, le=32)] = 24
+    ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 56
 
 
 class HttpConfig(_Section):
@@ -151,8 +201,10 @@ class Config(_Section):
     spool: SpoolConfig = SpoolConfig()
     replay: ReplayConfig = ReplayConfig()
     spam: SpamConfig = SpamConfig()
+    networks: NetworksConfig = NetworksConfig()
     policy: PolicyConfig = PolicyConfig()
     verdict: VerdictConfig = VerdictConfig()
+    limits: LimitsConfig = LimitsConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     idle_keys: tuple[str, ...] = ()
@@ -160,4 +212,15 @@ class Config(_Section):
     @cached_property
     def for_rules(self) -> Policy:
         """What the rulebook needs of it."""
-        return Policy(self.spam.policy, self.policy.reject_after_acceptance)
+        return Policy(self.spam.policy, self.networks.policy, self.policy.reject_after_acceptance)
+
+    @cached_property
+    def for_limiter(self) -> LimitPolicy:
+        """What the limiter needs of it."""
+        rates = {limit: rate for limit in LIMITS if (rate := getattr(self.limits, limit))}
+        return LimitPolicy(rates, self.limits.ipv4_prefix, self.limits.ipv6_prefix, self.spam.skip_networks)
+
+    @property
+    def networks_table(self) -> Path:
+        """Where what the files list is kept, ready to be looked up."""
+        return self.spool.path.with_name("networks.table")

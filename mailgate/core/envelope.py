@@ -7,9 +7,13 @@ can be sent on unchanged. They are never lower-cased: the local part belongs to 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Door = Literal["lmtp", "smtp"]
+# Who told us of the client: Exim, asking the verdict door; the X-Mailgate-Client header; our Exim's Received; the front
+# of the SMTP door, by the PROXY protocol or XCLIENT; nobody.
+Source = Literal["verdict", "header", "received", "proxy", "xclient", "unknown"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
 
 def address_octets(address: str) -> bytes:
@@ -55,24 +59,31 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """Who handed the message over: the MTA in front of us, not the client that Exim spoke to.
-
-    `address` is the peer's IP address, or "" on a unix socket; `helo` is its HELO/EHLO/LHLO argument.
-    """
-
-    door: Door
-    address: str
-    helo: str
-
-
-@dataclass(frozen=True, slots=True)
 class Client:
     """The host that a message truly comes from, as far as it is known ("" where it is not): its IP address, its HELO
-    argument, its verified host name, and the user that it authenticated as.
+    argument, its verified host name, the user that it authenticated as, what it encrypted with, and who told us so.
+
+    A client with a source and no address is a program on Exim's own host.
     """
 
     ip: str = ""
     helo: str = ""
     host: str = ""
     user: str = ""
+    tls: str = ""
+    source: Source = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who handed the message over: the MTA in front of us, not the client that Exim spoke to.
+
+    `address` is the peer's IP address, or "" on a unix socket; `helo` is its HELO/EHLO/LHLO argument. `client` is the
+    stranger for whom the peer only passes octets on (PROXY, XCLIENT), None where the peer speaks for itself: of what
+    comes from a stranger nothing is believed.
+    """
+
+    door: Door
+    address: str
+    helo: str
+    client: Client | None = None

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mailgate.core import headers
+from mailgate.core import headers, networks, scan
+from mailgate.core.limits import Limit
 from mailgate.core.message import Message
+from mailgate.core.networks import NetworkSet
 from mailgate.core.scan import Scan
 
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
     """`hops`: Received fields; `bounded`: the header ends within what may be looked through; `recipients`: whom it is
-    for; `scan`: what became of the spam scan, None while it has not been thought of.
+    for; `scan`: what became of the spam scan, None while it has not been thought of; `listed`: the sets of networks
+    that the client is in; `limit`: the rate that its client is over.
     """
 
     hops: int
     bounded: bool
     recipients: tuple[str, ...] = ()
     scan: Scan | None = None
+    listed: tuple[NetworkSet, ...] = ()
+    limit: Limit | None = None
 
 
-def of_message(message: Message, recipients: tuple[str, ...], scan: Scan | None = None) -> MessageFacts:
-    """The facts that the octets and the envelope themselves tell; and that it is not scanned, where that is known."""
+def of_message(
+    message: Message, recipients: tuple[str, ...], scan: Scan | None = None, listed: tuple[NetworkSet, ...] = ()
+) -> MessageFacts:
+    """The facts that the octets and the envelope themselves tell; that it is not scanned, where that is known; and
+    where its client is listed.
+    """
     hops = headers.hops(message.head) if message.bounded else 0
-    return MessageFacts(hops, message.bounded, recipients, scan)
+    return MessageFacts(hops, message.bounded, recipients, scan, listed)
+
+
+def told(facts: MessageFacts) -> dict[str, object]:
+    """What was found out of a message, as fields of a log event."""
+    return scan.told(facts.scan) | networks.told(facts.listed)

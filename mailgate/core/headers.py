@@ -47,6 +47,12 @@ def first(head: bytes, name: bytes) -> bytes:
     return _unfolded(found) if found else b""
 
 
+def first_as_is(head: bytes, name: bytes) -> bytes:
+    """The value of the first field of that name with its line ends, b"" if there is none."""
+    found = _first(head, name)
+    return found[1] if found else b""
+
+
 def last(head: bytes, name: bytes) -> bytes:
     """The same of the last field of that name."""
     low, begin = _lines(head), b"\n" + name

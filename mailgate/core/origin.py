@@ -1,27 +1,21 @@
-"""Whom a message truly comes from: the X-Mailgate-Client header that our Exim's transport puts last (DESIGN §7).
+"""Whom a message truly comes from, of all who say something about it (DESIGN §2).
 
-Duty: the client as Exim saw it, from a header of which the client chose parts (HELO, for one). Whatever stands in it,
-reading it ends with a Client: what can't be read is unknown (""). A value that is said twice counts as said first,
-since what a stranger chose stands behind what Exim knows.
+Duty: the best source there is: the X-Mailgate-Client header of our Exim's transport, else the Received field that our
+Exim put on top. (What Exim told the verdict door is better still: the story knows it, see `joined`.) A stranger for
+whom a peer only passes octets on is the client himself, and can write neither of the two. Whatever stands in a message,
+reading it ends with a Client: what can't be read is unknown ("").
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from mailgate.core import headers
-from mailgate.core.envelope import Client, printable
+from mailgate.core import client_field, exim_received, headers
+from mailgate.core.envelope import SOURCES, Client, Source
 
-FIELD = b"x-mailgate-client"
-_MOST = 4096  # octets of it that are read; a HELO has at most 512
-# As ${quote:} of Exim writes it: bare, or in double quotes with \ before what is special.
-_PAIR = re.compile(r'[\s;]*([A-Za-z][A-Za-z0-9-]*)=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))(?=\s*(?:;|$))', re.DOTALL)
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_CONTROLS = {"n": " ", "r": " ", "t": " "}  # ${quote:} writes \n for a line feed
-_BARE = re.compile(r"[A-Za-z0-9._:-]*")
+_NOBODY = Client()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,41 +26,87 @@ class Origin:
     exim_id: str
 
 
-def origin(head: bytes) -> Origin:
-    """What the last X-Mailgate-Client field of a header block says; all unknown if there is none."""
-    values = _values(headers.last(head, FIELD)[:_MOST].decode("utf-8", "replace"))
-    exim_id = values.get("eid", "")
-    return Origin(_client(values), exim_id if headers.is_exim_id(exim_id) else "")
+def origin(head: bytes, stranger: Client | None = None, secret: bytes = b"") -> Origin:
+    """Whom the message with this header block, as it came in, is from. `stranger` is whom its peer passes it on for.
+
+    With a `secret` an X-Mailgate-Client header counts only with the right `mac`. One that names another message than
+    our Exim's Received field does is not this message's.
+    """
+    if stranger is not None:
+        return Origin(stranger, "")
+    exim_id = headers.own_exim_id(head) or headers.exim_id(head)
+    said = client_field.values(head, secret)
+    client = _client(said, "header")
+    given = said.get("eid", "")
+    same = given == exim_id if given and exim_id else not secret
+    if same and client.source != "unknown":
+        return Origin(client, exim_id or (given if headers.is_exim_id(given) else ""))
+    return Origin(by_received(head), exim_id)
+
+
+def by_received(head: bytes) -> Client:
+    """Whom the Received field on top speaks of, if it is our Exim's. At SMTP time Exim has written nothing else."""
+    return _client(exim_received.values(head), "received")
+
+
+def joined(told: Client, found: Client) -> Client:
+    """The client that Exim told the verdict door of, with what else is found in the message of the same address; who is
+    found in it, if Exim did not tell (the stock variant of its condition does not).
+    """
+    if told.source == "unknown":
+        return found
+    if told.ip != found.ip:
+        return told
+    return replace(
+        told,
+        helo=told.helo or found.helo,
+        host=told.host or found.host,
+        user=told.user or found.user,
+        tls=told.tls or found.tls,
+    )
 
 
 def written(client: Client) -> str:
     """The client as text, in the form of the header, with what is known of it; `read` undoes it."""
-    values = {"ip": client.ip, "host": client.host, "helo": client.helo, "user": client.user}
-    return "; ".join(f"{key}={_quoted(value)}" for key, value in values.items() if value)
+    pairs = {"ip": client.ip, "host": client.host, "helo": client.helo, "user": client.user, "tls": client.tls}
+    known = client.source if client.source != "unknown" else ""
+    return client_field.written({**pairs, "source": known})
 
 
 def read(text: str) -> Client:
     """The client that `written` wrote down."""
-    return _client(_values(text))
+    values = client_field.read(text)
+    return _with(values, source(values.get("source", "")))
 
 
-def _values(text: str) -> dict[str, str]:
-    values: dict[str, str] = {}
-    end = 0
-    while found := _PAIR.match(text, end):
-        key, quoted, bare = found.groups()
-        value = bare if quoted is None else _ESCAPED.sub(lambda one: _CONTROLS.get(one[1], one[1]), quoted)
-        values.setdefault(key.lower(), printable(value))
-        end = found.end()
-    return values
+def told(client: Client) -> dict[str, object]:
+    """The client as fields of a log event, with what is known of it."""
+    known = {"helo": client.helo, "host": client.host, "user": client.user, "tls": client.tls}
+    return {"client": client.ip, "origin": client.source, **{key: value for key, value in known.items() if value}}
 
 
-def _client(values: dict[str, str]) -> Client:
+def source(word: str) -> Source:
+    """The source of that name, "unknown" if it is none."""
+    return word if word in SOURCES else "unknown"
+
+
+def _client(values: dict[str, str], said_by: Source) -> Client:
+    """The client that somebody speaks of; nobody, if there is no word of an address, or what is there is none.
+
+    An `ip` that is said to be empty is our Exim's for a program on its own host.
+    """
+    client = _with(values, said_by)
+    return client if client.ip or values.get("ip") == "" else _NOBODY
+
+
+def _with(values: dict[str, str], said_by: Source) -> Client:
     return Client(
         ip=address(values.get("ip", "")),
         helo=values.get("helo", ""),
         host=values.get("host", ""),
         user=values.get("user", ""),
+        tls=values.get("tls", ""),
+        source=said_by,
     )
 
 
@@ -74,14 +114,8 @@ def _client(values: dict[str, str]) -> Client:
 def address(text: str) -> str:
     """An IP address in its canonical form, an IPv4 one that is wrapped in IPv6 unwrapped; "" if it is none."""
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return ""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
-
-
-def _quoted(value: str) -> str:
-    if _BARE.fullmatch(value):
-        return value
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

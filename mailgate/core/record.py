@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, get_args
 
+from mailgate.core import origin
 from mailgate.core.envelope import Client
 from mailgate.core.message import Message
 from mailgate.core.scan import Scan, Scored, Skipped, SkippedReason, Unscored, UnscoredReason
@@ -37,26 +38,26 @@ class Miss(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Record:
     """`gate_id`: under which the verdict door spoke of it, `at`: when (seconds since the epoch); `action` and
-    `reasons`: what the rules made of `client` and `scan` for all recipients together.
+    `reasons`: what the rules made of `client` and `scan` for all recipients together. Without a scan that was enough.
     """
 
     gate_id: str
     at: float
     client: Client
-    scan: Scan
+    scan: Scan | None
     action: Action
     reasons: tuple[str, ...]
 
     def to_json(self) -> str:
         """The record as one line of ASCII; `from_json` undoes it."""
-        word = {Scored: "scored", Unscored: "unscored", Skipped: "skipped"}[type(self.scan)]
+        word = {Scored: "scored", Unscored: "unscored", Skipped: "skipped"}.get(type(self.scan), "unasked")
         return json.dumps(
             {
                 "version": _VERSION,
                 "gate_id": self.gate_id,
                 "at": self.at,
                 "client": asdict(self.client),
-                word: asdict(self.scan),
+                word: asdict(self.scan) if self.scan else {},
                 "action": self.action.name.lower(),
                 "reasons": self.reasons,
             }
@@ -85,13 +86,16 @@ def from_json(text: str) -> Record | None:
 
 
 def _client(tree: dict[str, Any]) -> Client:
-    client = Client(**{key: _text(value) for key, value in tree.items()})
+    values = {key: _text(value) for key, value in tree.items()}
+    client = Client(source=origin.source(values.pop("source", "")), **values)
     if client.ip:
         ipaddress.ip_address(client.ip)
     return client
 
 
-def _scan(tree: dict[str, Any]) -> Scan:
+def _scan(tree: dict[str, Any]) -> Scan | None:
+    if "unasked" in tree:
+        return None
     if found := tree.get("scored"):
         report, server = _text(found["report"]), _text(found["server"])
         return Scored(float(found["score"]), float(found["required"]), report, server)

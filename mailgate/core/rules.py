@@ -10,6 +10,7 @@ from mailgate.core import spam
 from mailgate.core.facts import MessageFacts
 from mailgate.core.headers import MAX_HOPS
 from mailgate.core.message import MAX_HEADER, MAX_HEADER_LINES
+from mailgate.core.networks import NetworkPolicy
 from mailgate.core.record import Record
 from mailgate.core.reply import Reply
 from mailgate.core.scan import Scored, Unscored
@@ -26,6 +27,7 @@ class Policy:
     """What the operator wants. `reject_after_acceptance`: what is done with unwanted mail that Exim has accepted."""
 
     spam: SpamPolicy
+    networks: NetworkPolicy
     reject_after_acceptance: AfterAcceptance
 
 
@@ -43,6 +45,28 @@ def header_too_large(facts: MessageFacts, _: Policy) -> Verdict | None:
         return None
     text = f"header larger than {MAX_HEADER} octets or {MAX_HEADER_LINES} lines"
     return Verdict(Action.REJECT, "header-too-large", Reply(552, "5.3.4", text))
+
+
+def limited(facts: MessageFacts, _: Policy) -> Verdict | None:
+    """A client whose network, or who, sends more than it may: not now."""
+    if facts.limit is None:
+        return None
+    what = "many requests" if facts.limit == "commands" else "much mail"
+    reply = Reply(451, "4.7.1", f"too {what} from your network, try later")
+    return Verdict(Action.DEFER, f"limit-{facts.limit}", reply)
+
+
+def networks(facts: MessageFacts, policy: Policy) -> Verdict | None:
+    """A client in a set of abusive networks: what the operator says of the set. Which one it is, is not told."""
+    found = policy.networks.strongest(facts.listed)
+    if not found:
+        return None
+    word, action = found
+    reason = f"network-{word}"
+    temporary = action is Action.DEFER
+    text = f"your network is blocked {'for now' if temporary else 'here'} ({reason})"  # Exim folds what is longer
+    reply = Reply(450, "4.7.1", text) if temporary else Reply(550, "5.7.1", text)
+    return Verdict(action, reason, reply, unwanted=True)
 
 
 def score(facts: MessageFacts, policy: Policy) -> Verdict | None:
@@ -67,7 +91,14 @@ def unscored(facts: MessageFacts, policy: Policy) -> Verdict | None:
 
 
 # `unscored` comes last, so that it is the first reason of a HOLD only where nothing else holds the message.
-RULES: tuple[Callable[[MessageFacts, Policy], Verdict | None], ...] = (loop, header_too_large, score, unscored)
+RULES: tuple[Callable[[MessageFacts, Policy], Verdict | None], ...] = (
+    loop,
+    header_too_large,
+    networks,
+    limited,
+    score,
+    unscored,
+)
 
 
 def decide(facts: MessageFacts, policy: Policy) -> Decision:
@@ -86,6 +117,6 @@ def completed(decision: Decision, asked: Record | None) -> Decision:
 
 def after_acceptance(decision: Decision, policy: Policy) -> Decision:
     """The decision where Exim has accepted the message already, and a refusal would make it bounce (promise 8)."""
-    if decision.action is not Action.REJECT or not decision.unwanted:
-        return decision
+    if decision.action not in {Action.REJECT, Action.DEFER} or not decision.unwanted:
+        return decision  # to defer what is unwanted would bounce it, too: when Exim gives up
     return replace(decision, action=Action[policy.reject_after_acceptance.upper()])

@@ -120,15 +120,21 @@ def skipped(policy: SpamPolicy, size: int, client_ip: str, recipients: Sequence[
     """Why a message of `size` octets from this client is not scored; None if it is to be."""
     if not policy.enabled:
         return _OFF
-    if client_ip and policy.skip_networks:
-        address = ipaddress.ip_address(client_ip)
-        if any(address in network for network in policy.skip_networks):
-            return _TRUSTED
+    if trusted(policy, client_ip):
+        return _TRUSTED
     if size > policy.max_size:
         return _TOO_LARGE
     if recipients and all(_exempt(policy, recipient.lower()) for recipient in recipients):
         return _EXEMPT
     return None
+
+
+def trusted(policy: SpamPolicy, client_ip: str) -> bool:
+    """Is the client ("": unknown) in one of the networks that are not looked at?"""
+    if not client_ip or not policy.skip_networks:
+        return False
+    address = ipaddress.ip_address(client_ip)
+    return any(address in network for network in policy.skip_networks)
 
 
 def _exempt(policy: SpamPolicy, recipient: str) -> bool:

@@ -149,7 +149,9 @@ def _path(text: str) -> str:
 
 def _client(values: dict[str, list[str]]) -> Client:
     said = {name: printable(values.get(name, [""])[0])[:512] for name in ("ip", "helo", "hostname", "user")}
-    return Client(origin.address(said["ip"]), said["helo"], said["hostname"], said["user"])
+    ip = origin.address(said["ip"])
+    local = "ip" not in values and "queue-id" in values  # a program on Exim's host
+    return Client(ip, said["helo"], said["hostname"], said["user"], source="verdict" if ip or local else "unknown")
 
 
 # the answer

@@ -55,6 +55,16 @@ def share(text: str) -> Share:
         raise ValueError(f'{text!r} is not a share of the disk: write "5%" or "2GiB"') from None
 
 
+def rate(text: str) -> tuple[int, float]:
+    """The count and the seconds of a rate such as "20/1h". Raises ValueError that says how to write one."""
+    count, slash, period = text.partition("/")
+    if not slash or not re.fullmatch(r"[1-9][0-9]{0,8}", count.strip()):
+        raise ValueError(f'{text!r} is not a rate: write how many in which time, as in "20/1h"')
+    if not (found := seconds(period.strip())):
+        raise ValueError(f"{text!r} is not a rate: no time is too short")
+    return int(count), found
+
+
 def said_seconds(value: float) -> str:
     """A duration for people: at most two units, "3d 4h", "12m 5s", "0s"."""
     left = max(round(value), 0)  # the clock of who wrote it down may have been ahead of ours

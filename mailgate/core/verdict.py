@@ -10,7 +10,7 @@ from mailgate.core.reply import Reply
 
 
 class Action(IntEnum):
-    """In the order of their strength. No rule asks for DISCARD: see `rules.after_acceptance`."""
+    """In the order of their strength. DISCARD is never asked for but where the operator wrote so."""
 
     ACCEPT = 0
     DEFER = 1

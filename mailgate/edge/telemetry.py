@@ -17,6 +17,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 import mailgate
+from mailgate.core.envelope import SOURCES
+from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
 from mailgate.core.scan import UnscoredReason
 from mailgate.edge.log import EventLog
@@ -33,6 +35,9 @@ _COUNTERS = {
     "spam_scans": ("Messages at a scorer, each server's tries for itself", ("result", "server")),
     "unscored": ("Messages that no scorer scored", ("reason",)),
     "origin": ("Messages, by where the address of their client was found", ("source",)),
+    "limited": ("Messages put off at the verdict door because of a rate, by the limit", ("limit",)),
+    "network_hits": ("Messages from networks in a set that is acted on", ("set",)),
+    "network_drift": ("Messages from networks that the layer of a context should have stopped", ("context",)),
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
 }
@@ -51,7 +56,8 @@ _GAUGES = {
 _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("recipients", "outcome", ("delivered", "spooled", "held", "deferred", "rejected", "discarded")),
     ("unscored", "reason", get_args(UnscoredReason)),
-    ("origin", "source", ("verdict", "header", "unknown")),
+    ("origin", "source", SOURCES),
+    ("limited", "limit", LIMITS),
     ("verdicts_joined", "result", ("joined", *Miss)),
     ("replays", "outcome", ("delivered", "refused", "deferred", "uncertain", "unreached", "held", "failed", "dropped")),
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailgate.core.envelope import Client
+from mailgate.core.envelope import SOURCES, Client
 from mailgate.core.message import Message
 from mailgate.core.record import Record, digest, from_json
 from mailgate.core.scan import Scan, Scored, Skipped, SkippedReason, Unscored, UnscoredReason
@@ -27,8 +27,8 @@ RECORDS = st.builds(
     Record,
     gate_id=st.text(),
     at=FLOATS,
-    client=st.builds(Client, ADDRESSES, st.text(), st.text(), st.text()),
-    scan=SCANS,
+    client=st.builds(Client, ADDRESSES, st.text(), st.text(), st.text(), st.text(), st.sampled_from(SOURCES)),
+    scan=st.none() | SCANS,
     action=st.sampled_from(Action),
     reasons=st.lists(st.text()).map(tuple),
 )
@@ -58,6 +58,7 @@ def test_it_comes_back_as_it_was_written(record: Record) -> None:
         {"client": None},
         {"client": {"ip": "192.0.2.7", "colour": "red"}},
         {"client": {"ip": 7}},
+        {"client": {"ip": "192.0.2.7", "source": 7}},
         {"client": {"ip": "nowhere"}},
         {"client": {"ip": "192.0.2.7/24"}},
         {"scored": None},

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from mailgate.config import parse
 from mailgate.core.envelope import Client
 from mailgate.core.facts import MessageFacts, of_message
+from mailgate.core.limits import Limit
 from mailgate.core.message import Message, message
+from mailgate.core.networks import NetworkSet
 from mailgate.core.record import Record
 from mailgate.core.reply import Reply
-from mailgate.core.rules import RULES, after_acceptance, completed, decide, header_too_large, loop, score, unscored
+from mailgate.core.rules import (
+    RULES,
+    after_acceptance,
+    completed,
+    decide,
+    header_too_large,
+    limited,
+    loop,
+    networks,
+    score,
+    unscored,
+)
 from mailgate.core.scan import Scan, Scored, Skipped, Unscored
 from mailgate.core.verdict import Action, Decision, Verdict, strongest
 
@@ -38,7 +52,16 @@ def test_what_the_rules_make_of_facts(facts: MessageFacts, decision: Decision) -
 
 
 def test_each_rule_is_in_the_book() -> None:
-    assert (loop, header_too_large, score, unscored) == RULES
+    assert (loop, header_too_large, networks, limited, score, unscored) == RULES
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [("commands", "many requests"), ("network", "much mail"), ("sender", "much mail")],
+)
+def test_who_is_over_a_limit_is_put_off(limit: Limit, what: str) -> None:
+    reply = Reply(451, "4.7.1", f"too {what} from your network, try later")
+    assert decide(replace(FINE, limit=limit), POLICY) == Decision(Action.DEFER, (f"limit-{limit}",), reply)
 
 
 def scored(points: float) -> Scored:
@@ -172,3 +195,70 @@ def test_otherwise_the_decision_stands(record: Record | None) -> None:
 
 def test_what_was_held_for_want_of_a_score_is_not_once_there_is_one() -> None:
     assert completed(ACCEPT, asked(Action.HOLD, Unscored("timeout", ""))) == ACCEPT
+
+
+LISTED_POLICY = parse(
+    {
+        "networks": {"actions": {"held": "hold", "tagged": "tag", "gone": "discard", "later": "defer"}},
+        "spam": {"on_failure": "defer"},
+    }
+).for_rules
+
+
+def listed(*sets: NetworkSet, hops: int = 3, scan: Scan | None = None) -> MessageFacts:
+    return MessageFacts(hops, bounded=True, scan=scan, listed=sets)
+
+
+BLOCKED = Reply(550, "5.7.1", "your network is blocked here (network-reject)")
+FOR_US, FOR_OTHERS = ("ferm", "mx"), ("ferm",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "action", "reasons"),
+    [
+        (listed(), Action.ACCEPT, ()),
+        (listed(NetworkSet("web", FOR_OTHERS)), Action.ACCEPT, ()),
+        (listed(NetworkSet("nobody", ())), Action.ACCEPT, ()),
+        (listed(NetworkSet("all")), Action.REJECT, ("network-reject",)),
+        (listed(NetworkSet("mail", FOR_US)), Action.REJECT, ("network-reject",)),
+        (listed(NetworkSet("held", FOR_US)), Action.HOLD, ("network-hold",)),
+        (listed(NetworkSet("later")), Action.DEFER, ("network-defer",)),
+        (listed(NetworkSet("tagged")), Action.ACCEPT, ("network-tag",)),
+        (listed(NetworkSet("gone")), Action.DISCARD, ("network-discard",)),
+        (listed(NetworkSet("tagged"), NetworkSet("held"), NetworkSet("later")), Action.HOLD, ("network-hold",)),
+        (listed(NetworkSet("held", FOR_OTHERS), NetworkSet("tagged")), Action.ACCEPT, ("network-tag",)),
+        (listed(NetworkSet("held"), hops=101), Action.REJECT, ("loop", "network-hold")),
+    ],
+)
+def test_what_is_done_with_mail_from_listed_networks(
+    facts: MessageFacts, action: Action, reasons: tuple[str, ...]
+) -> None:
+    decision = decide(facts, LISTED_POLICY)
+    assert (decision.action, decision.reasons) == (action, reasons)
+
+
+@pytest.mark.parametrize("name", ["all", "later"])
+@pytest.mark.parametrize(
+    ("word", "action"), [("hold", Action.HOLD), ("discard", Action.DISCARD), ("reject", Action.REJECT)]
+)
+def test_once_exim_has_accepted_it_to_defer_is_no_better_than_to_reject(name: str, word: str, action: Action) -> None:
+    policy = parse({"policy": {"reject_after_acceptance": word}, "networks": {"actions": {"later": "defer"}}}).for_rules
+    assert after_acceptance(decide(listed(NetworkSet(name)), policy), policy).action is action
+
+
+def test_what_only_waits_for_a_score_is_deferred_after_acceptance_as_well() -> None:
+    facts = listed(NetworkSet("tagged"), scan=Unscored("timeout", ""))
+    assert after_acceptance(decide(facts, LISTED_POLICY), LISTED_POLICY).action is Action.DEFER
+
+
+def test_the_reply_to_a_listed_client_names_no_list() -> None:
+    assert decide(listed(NetworkSet("all")), LISTED_POLICY).reply == BLOCKED
+    assert networks(listed(NetworkSet("all")), LISTED_POLICY) == Verdict(
+        Action.REJECT, "network-reject", BLOCKED, unwanted=True
+    )
+
+
+def test_drift_is_of_the_contexts_that_see_connections_first() -> None:
+    policy = parse({"networks": {"drift_contexts": ["ferm", "nft"]}}).for_rules.networks
+    assert policy.drifted([NetworkSet("a", ("varnish", "ferm")), NetworkSet("b", ("ferm",))]) == ("ferm",)
+    assert policy.drifted([NetworkSet("a", ("varnish",)), NetworkSet("b", ()), NetworkSet("c")]) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given
@@ -55,10 +56,15 @@ SPAM = finding(scored(7.25), Action.REJECT, ("spam-reject",), Reply(550, "5.7.1"
 # the question
 
 
+def told(ip: str) -> Client:
+    """The client of LIST_HEAD, at that address."""
+    return Client(ip, "mx.example.net", "mx.example.net", "bob", source="verdict")
+
+
 def test_exims_question() -> None:
     assert spamc.question(LIST_HEAD) == Question(
         "CHECK", "RSPAMC", 13, 468, Envelope("bob@example.net", ("list@lists.test", "other@lists.test")),
-        "1xV0Ys-0004sm-35", Client("192.0.2.7", "mx.example.net", "mx.example.net", "bob"),
+        "1xV0Ys-0004sm-35", told("192.0.2.7"),
     )  # fmt: skip
 
 
@@ -67,10 +73,10 @@ def test_exims_question() -> None:
     [
         (b"From: <bob@example.net>", b"From: <>", Envelope("", ("list@lists.test", "other@lists.test"))),
         (b"<bob@", b"<j\xf6rg@", Envelope("j\udcf6rg@example.net", ("list@lists.test", "other@lists.test"))),
-        (b"IP: 192.0.2.7\r\n", b"", Client("", "mx.example.net", "mx.example.net", "bob")),
-        (b"IP: 192.0.2.7", b"IP: ::ffff:192.0.2.7", Client("192.0.2.7", "mx.example.net", "mx.example.net", "bob")),
-        (b"IP: 192.0.2.7", b"IP: 1.2.3", Client("", "mx.example.net", "mx.example.net", "bob")),
-        (b"Helo: mx.example.net", b"Helo: \x1b[1m\xff: IP: 1", Client("192.0.2.7", r"\x1b[1m\udcff: IP: 1", "mx.example.net", "bob")),  # noqa: E501
+        (b"IP: 192.0.2.7\r\n", b"", told("")),
+        (b"IP: 192.0.2.7", b"IP: ::ffff:192.0.2.7", told("192.0.2.7")),
+        (b"IP: 192.0.2.7", b"IP: 1.2.3", replace(told(""), source="unknown")),
+        (b"Helo: mx.example.net", b"Helo: \x1b[1m\xff: IP: 1", replace(told("192.0.2.7"), helo=r"\x1b[1m\udcff: IP: 1")),  # noqa: E501
         (b"Queue-Id: 1xV0Ys-0004sm-35", b"Queue-Id: 1tQ8nq-00000000abc-0Zxy", "1tQ8nq-00000000abc-0Zxy"),
         (b"Queue-Id: 1xV0Ys-0004sm-35", b"Queue-Id: ../../etc", ""),
         (b"Queue-Id: 1xV0Ys-0004sm-35\r\n", b"", ""),

@@ -11,8 +11,9 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 parts=$(cd "$here/../.." && pwd)/.parts
 python=/usr/bin/python3 # Debian's own: Mailman runs as an unprivileged user, who may not look into root's home
-services="exim4 spamd rspamd" # of those packages that bring one
+services="exim4 spamd rspamd nftables varnish" # of those packages that bring one
 packages="exim4-daemon-heavy spamassassin spamd rspamd python3-venv systemd gcc libc6-dev"
+packages="$packages nftables apache2-bin varnish" # with ferm: what reads the exports of networks
 policy=/usr/sbin/policy-rc.d
 log=$parts/install.log
 
@@ -76,6 +77,16 @@ install_packages() {
     allow_starting
 }
 
+# Installed, ferm's package would have a firewall at the next boot: unpacked it is but a program.
+unpack_ferm() {
+    say "unpacking ferm"
+    mkdir -p "$parts/fresh"
+    (cd "$parts/fresh" && apt download ferm) >>"$log" 2>&1 || die "ferm can't be downloaded. The output is in $log"
+    rm -rf "$parts/ferm"
+    logged dpkg -x "$parts"/fresh/ferm_*.deb "$parts/ferm"
+    rm -rf "$parts/fresh"
+}
+
 install_mailman() {
     say "installing Mailman core from PyPI (half a minute)"
     rm -rf "$parts/mailman"
@@ -90,5 +101,6 @@ mkdir -p "$parts"
 missing=$(missing_packages)
 # shellcheck disable=SC2086 # a list of words
 [ -z "$missing" ] || install_packages $missing
+[ -x "$parts/ferm/usr/sbin/ferm" ] || unpack_ferm
 cmp -s "$here/mailman.lock" "$parts/mailman/installed.lock" || install_mailman
 say "ready: $(exim4 --version | sed -n '1s/ #.*//p'), $("$parts/mailman/bin/mailman" --version 2>/dev/null || echo 'Mailman does not run')"

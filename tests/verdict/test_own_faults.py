@@ -156,7 +156,7 @@ async def test_what_is_kept(door: Door) -> None:
     [(envelope, message, client)] = door.scorer.seen
     assert b"".join(message.chunks) == received() + mail("<own@example.net>")
     assert envelope == Envelope("ida@example.org", ("list@lists.test",))
-    assert client == Client("192.0.2.7", "mx.example.net", "mx.example.net", "")
+    assert client == Client("192.0.2.7", "mx.example.net", "mx.example.net", source="verdict")
     [((exim_id, of), record)] = door.records.kept.items()
     assert (exim_id, of) == (EXIM_ID, digest(message))
     assert (record.gate_id, record.client, record.reasons) == (said["Id"], client, ("spam-reject",))

@@ -15,6 +15,7 @@ from mailgate.config import Config, Endpoint
 from mailgate.core.envelope import Door, Envelope, Peer
 from mailgate.core.message import Message
 from mailgate.core.reply import Reply
+from mailgate.edge.listener.front import FrontedSession
 from mailgate.edge.listener.hooks import Hooks
 from mailgate.edge.listener.session import LMTPSession, Session
 from mailgate.edge.sockets import Sockets, address_of, trusted
@@ -56,7 +57,7 @@ class Listener:
         for endpoint in self.config.relay.lmtp:
             await self._listen(endpoint, LMTPSession)
         for endpoint in self.config.relay.smtp:
-            await self._listen(endpoint, Session)
+            await self._listen(endpoint, FrontedSession)
 
     async def drain(self, seconds: float) -> bool:
         """Answer what is in flight, send everybody else away with 421; True if all went in time."""
@@ -86,17 +87,24 @@ class Listener:
         address = self.address_of(transport.get_extra_info("peername"))
         if self._draining:
             return "421 4.3.2 shutting down"
-        if not trusted(address, self.config.relay.trusted_peers):
-            self.telemetry.event("peer.refused", {"peer": address}, level="warning")
-            self.telemetry.count("reasons", reason="untrusted-peer")
+        if not self.trusts(address):
+            self.refused(address, "is not one of our trusted peers", "untrusted-peer")
             return f"421 4.7.1 {address} is not one of our trusted peers"
         if len(self._sessions) >= self.config.relay.max_connections:
-            self.telemetry.event("peer.refused", {"peer": address, "cause": "max_connections"}, level="warning")
-            self.telemetry.count("reasons", reason="too-many-connections")
+            self.refused(address, "max_connections", "too-many-connections")
             return "421 4.3.2 too many connections, try again later"
         self._sessions.add(session)
         self.telemetry.gauge("connections", self._count(session.door), door=session.door)
         return ""
+
+    def trusts(self, address: str) -> bool:
+        """Is this the address of one of the trusted peers? On a unix socket ("") all are."""
+        return trusted(address, self.config.relay.trusted_peers)
+
+    def refused(self, address: str, cause: str, reason: str) -> None:
+        """Say and count that a peer is sent away."""
+        self.telemetry.event("peer.refused", {"peer": address, "cause": cause}, level="warning")
+        self.telemetry.count("reasons", reason=reason)
 
     def gone(self, session: Session) -> None:
         """The session has ended."""

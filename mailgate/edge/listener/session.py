@@ -145,7 +145,7 @@ class Session(Ending):
 
     async def _dialogue(self) -> None:
         """The session, command by command. aiosmtpd's loop answers exceptions with 500 and logs every line."""
-        await self.push(f"220 {self.hostname} {self.__ident__}")
+        await self.push(self.greeting)
         unknown = 0
         # What was pipelined behind a farewell is not done: its replies would never be seen.
         while self.transport is not None and not self._farewell:
@@ -169,6 +169,11 @@ class Session(Ending):
                 await self.push(await self.handle_exception(error))
 
     # replies
+
+    @property
+    def greeting(self) -> str:
+        """What we say first."""
+        return f"220 {self.hostname} {self.__ident__}"
 
     async def push(self, status: str | bytes) -> None:
         """Say a reply: text is worded, octets are said as they are."""
@@ -195,17 +200,14 @@ class Session(Ending):
         self._set_rset_state()  # type: ignore[no-untyped-call]
         self.session.extended_smtp = True
         self.session.host_name = arg
-        # RFC 2033 §5 asks for the first two. No CHUNKING: Exim's cutthrough delivery ends where it is offered.
-        lines = (
-            self.hostname,
-            "PIPELINING",
-            "ENHANCEDSTATUSCODES",
-            "8BITMIME",
-            "SMTPUTF8",
-            f"SIZE {self.listener.config.relay.max_message_size}",
-        )
+        lines = (self.hostname, *self._keywords())
         said = "\r\n".join(f"250{'-' if line is not lines[-1] else ' '}{line}" for line in lines)
         await self.push(said.encode())
+
+    def _keywords(self) -> tuple[str, ...]:
+        # RFC 2033 §5 asks for the first two. No CHUNKING: Exim's cutthrough delivery ends where it is offered.
+        size = f"SIZE {self.listener.config.relay.max_message_size}"
+        return "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", size
 
     # the envelope
 
@@ -267,7 +269,7 @@ class Session(Ending):
         """Read the message to its end and have it relayed. Replies for all, whatever happens."""
         intake = self._intake
         assert intake is not None
-        peer = Peer(self.door, self._address, (self.session and self.session.host_name) or "")
+        peer = self._peer()
         try:
             await self._read(intake)
             self._phase = "relay"
@@ -281,6 +283,9 @@ class Session(Ending):
         finally:
             self._intake = None
             intake.drop()
+
+    def _peer(self) -> Peer:
+        return Peer(self.door, self._address, (self.session and self.session.host_name) or "")
 
     async def _read(self, intake: Intake) -> None:
         if self._fault is not None:

@@ -1,0 +1,76 @@
+"""The files of networks: which there are, whether one has changed, and what stands in it.
+
+How it fails: a file that can't be read, or is not what it should be, is Broken with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mailgate.core import network_lists
+from mailgate.core.located import Broken
+from mailgate.core.network_lists import MAX_OCTETS, Bad, Entry
+from mailgate.core.networks import NetworkSet
+from mailgate.core.units import said_octets
+from mailgate.edge.networks import yaml
+
+_MISSING = "missing"
+_YAML = {".yaml", ".yml"}
+_OF_DIRECTORIES = {*_YAML, ".json", ".txt", ".list", ".nft"}  # not editors' copies, nor packages' leftovers
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files and directories that the configuration names, and mailgate's own file, which need not exist."""
+
+    files: tuple[Path, ...]
+    own: Path
+
+    def versions(self) -> dict[str, str]:
+        """Each file that there is, or should be, by its name, and what tells this version of it from another."""
+        found = {str(file): _version(file) for path in self.files for file in _inside(path)}
+        if (version := _version(self.own)) != _MISSING:
+            found[str(self.own)] = version
+        return found
+
+
+def _inside(path: Path) -> Iterable[Path]:
+    """The files of a directory; else the path itself, also where an empty directory is: that is not meant."""
+    with contextlib.suppress(OSError):  # that it can't be read is found out, and told, by who reads it
+        if path.is_dir():
+            return sorted(file for file in path.iterdir() if _counts(file)) or [path]
+    return [path]
+
+
+def _counts(file: Path) -> bool:
+    return file.suffix in _OF_DIRECTORIES and not file.name.startswith(".") and file.is_file()
+
+
+def _version(file: Path) -> str:
+    try:
+        found = file.stat()
+    except OSError as error:
+        return _MISSING if error.errno == errno.ENOENT else str(error.strerror)
+    return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
+
+
+def read(name: str) -> Iterator[NetworkSet | Entry | Bad]:
+    """What stands in a file, as `core.network_lists.read` has it. Raises Broken, at once or later."""
+    file = Path(name)
+    try:
+        with file.open("rb") as opened:
+            octets = opened.read(MAX_OCTETS + 1)
+        text = octets.decode()
+    except IsADirectoryError:
+        raise Broken(f"there is no file of networks in it (*{', *'.join(sorted(_OF_DIRECTORIES))})") from None
+    except OSError as error:
+        raise Broken(str(error.strerror)) from None
+    except UnicodeDecodeError as error:
+        raise Broken(f"is no text: octet {error.start + 1} is not UTF-8") from None
+    if len(octets) > MAX_OCTETS:
+        raise Broken(f"is larger than {said_octets(MAX_OCTETS)}")
+    return network_lists.read(name, text, yaml.read(text) if file.suffix in _YAML else None)

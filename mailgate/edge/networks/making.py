@@ -1,0 +1,114 @@
+"""From files to a table: a process of its own, so that a million networks don't hold the daemon's loop up.
+
+Promises: the table is there whole or not at all. What a broken file listed before stays listed, from the table before.
+How it fails: exit status 1 and the reason on stderr; the table is the one before then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from mailgate.core.located import Broken
+from mailgate.core.network_lists import MAX_ENTRIES, MAX_SETS, Bad, Entry
+from mailgate.core.network_table import Listed, ListFile, Table
+from mailgate.core.networks import NetworkSet
+from mailgate.edge.networks import files
+from mailgate.edge.networks.files import Sources
+from mailgate.edge.networks.writing import write
+
+MODE = 0o640
+_TOLD = 20  # bad entries of a file that are told one by one
+_NICE = 10  # mail goes first
+
+
+def made(sources: Sources, before: Table | None, now: float) -> bytes:
+    """The octets of a table of all files as they are now."""
+    listed = Listed()
+    sets: list[NetworkSet] = []
+    reports = []
+    for name, version in sources.versions().items():
+        mark = listed.mark()
+        try:
+            found, bad = _read(name, listed, len(sets))
+            told = tuple(f"line {one.line}: {one.problem}" for one in bad[:_TOLD])
+            reports.append(ListFile(name, version, "", now, len(bad), told))
+        except Broken as error:
+            listed.back_to(mark)
+            found = _keep(name, listed, before)
+            then = {one.name: one.read for one in before.files} if before else {}
+            reports.append(ListFile(name, version, str(error), then.get(name, 0.0)))
+        sets += found
+    return listed.built(sets, reports, now)
+
+
+def _read(name: str, listed: Listed, sets: int) -> tuple[list[NetworkSet], list[Bad]]:
+    found: list[NetworkSet] = []
+    bad: list[Bad] = []
+    for one in files.read(name):
+        if isinstance(one, Entry):
+            listed.add(one.span, one.of, one.expires)
+            if listed.count > MAX_ENTRIES:
+                raise Broken(f"is too much: more than {MAX_ENTRIES} networks in all files")
+        elif isinstance(one, NetworkSet):
+            found.append(one)
+            if sets + len(found) > MAX_SETS:
+                raise Broken(f"is too much: more than {MAX_SETS} sets in all files")
+        else:
+            bad.append(one)
+    return found, bad
+
+
+def _keep(name: str, listed: Listed, before: Table | None) -> list[NetworkSet]:
+    """List what this file, or the files of this directory, listed before."""
+    if before is None:
+        return []
+    kept = [one for one in before.sets if one.file == name or str(Path(one.file).parent) == name]
+    if kept:
+        for stretch, cover in before.stretches():
+            for of, expires in cover:
+                if of in kept:
+                    listed.add(stretch, of, expires)
+    return kept
+
+
+def load(path: Path) -> Table | None:
+    """The table in a file; None if there is none. Raises OSError or ValueError."""
+    try:
+        return Table(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def make(sources: Sources, path: Path) -> Table:
+    """Make the table anew and put it where it belongs. Raises OSError."""
+    before = None
+    with contextlib.suppress(ValueError):  # a damaged one, or another version's, is as good as none
+        before = load(path)
+    octets = made(sources, before, time.time())
+    write(path, octets, MODE)
+    return Table(octets)
+
+
+def main() -> None:
+    """The process: `making --table FILE --own FILE [FILE …]`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--own", type=Path, required=True)
+    parser.add_argument("files", type=Path, nargs="*")
+    given = parser.parse_args()
+    os.nice(_NICE)
+    with contextlib.suppress(OSError):  # where /proc is not to be had, the kernel chooses by itself
+        Path("/proc/self/oom_score_adj").write_text("500")
+    try:
+        make(Sources(tuple(given.files), given.own), given.table)
+    except (OSError, MemoryError) as error:
+        sys.exit(f"{given.table}: {getattr(error, 'strerror', '') or error or 'no memory'}")
+
+
+if __name__ == "__main__":
+    main()
