@@ -22,7 +22,7 @@ from mailgate.core.scan import ALL_FAILED, Scored, Unscored
 from mailgate.ports import Scorer, Telemetry
 
 _PROBE = 5.0  # seconds that a probe waits at most
-_MOST_DOUBT = 60.0  # seconds until a probe of a server that answers probes and nothing else
+_MOST_DOUBT = 15.0  # seconds until a probe of a server that answers probes and nothing else
 
 
 @dataclass(slots=True, eq=False)
@@ -139,7 +139,8 @@ class Scorers:
 
     async def _try(self, server: _Server, been: list[_Server], ask: _Ask, end: float) -> Scored | Unscored:
         """Ask one server, for its share of the time that is left: one that hangs must leave some to the others."""
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         by = now + (end - now) / len({server, *self._alive(been)})
         try:
             found = await ask(server.scorer, by)
@@ -154,9 +155,17 @@ class Scorers:
         if isinstance(found, Scored):
             server.proven, server.doubt = True, 0.0
             server.breaker.succeeded()
-        elif found.reason != "timeout" or by - now >= self.timeout / (2 * len(self._servers)):
-            self._down(server, found.detail)  # less time than that is a caller in a hurry
+        elif found.reason == "refused" or self._was_slow(by - now if found.reason == "timeout" else loop.time() - now):
+            self._down(server, found.detail)
         return found
+
+    def _was_slow(self, seconds: float) -> bool:
+        """Has it cost a message so much time that no other is to pay it? (A caller in a hurry waits for less.)
+
+        A failure that cost no time is one message's own: a stranger who knows how to make one must not switch off
+        the scanning of everybody's mail by it.
+        """
+        return seconds >= self.timeout / (2 * len(self._servers))
 
     def _why(self) -> str:
         return "; ".join(f"{server.scorer.name}: {server.breaker.reason}" for server in self._servers)

@@ -55,6 +55,9 @@ Limit = Annotated[
 All = Annotated[bool, typer.Option("--all", help="Everything: needed where there is no id and no filter.")]
 
 
+_SHORTEST = 6  # characters of an id that name a message to be changed; the first ones of a gate id are its time
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """What was asked for. "" and () and 0 mean: not given. `older` and `newer` are seconds of age."""
@@ -83,6 +86,9 @@ def filters(
     limit: int | None,
 ) -> Filters:
     """The filters of a command line, or a usage error."""
+    for one in ids or ():
+        if not one.strip():
+            raise typer.BadParameter("an id is empty: is a variable not set?", param_hint="ID")
     states = tuple(word for words in state or () for word in words.lower().split(",") if word)
     for word in states:
         if word not in STATES:
@@ -100,6 +106,9 @@ def filters(
 
 def must_be_meant(chosen: Filters, *, everything: bool) -> None:
     """A change of the whole queue has to be asked for by name."""
+    for one in chosen.ids:
+        if len(one) < _SHORTEST:
+            raise fail(f"{one}: too short for an id of what is to be changed: give {_SHORTEST} characters of it", USAGE)
     if not chosen.given and not everything:
         raise fail("which messages? give ids or a filter (see --help), or --all for the whole queue", USAGE)
     if chosen.given and everything:

@@ -26,7 +26,7 @@ _REPORT_WIDTH = 120  # octets
 _NEVER = 999_999.0  # the score of a threshold that no message reaches
 _NOBODY = Client()
 _FIRST_LINE = re.compile(r"([A-Z]{1,16}) (RSPAMC|SPAMC)/(\d)\.(\d)")
-_LENGTH = re.compile(r"\d{1,15}")
+_LENGTH = re.compile(r"[0-9]{1,15}")
 
 Verb = Literal["PING", "CHECK", "SYMBOLS", "REPORT"]
 Variant = Literal["RSPAMC", "SPAMC"]

@@ -160,3 +160,13 @@ async def test_what_is_being_tried_is_left_alone(site: Site, queue: Queue) -> No
         (queue.mixed, OWNER): "",
         (queue.held, A): "",
     }
+
+
+@pytest.mark.parametrize("verb", ["hold", "release", "drop", "replay"])
+def test_an_empty_or_a_short_id_means_nothing(site: Site, verb: str) -> None:
+    """A variable that is not set, in a script, must not name the only message that there is."""
+    (only,) = site.fill(Mail({A: "held"}, age=100))
+    for one, words in (("", "an id is empty"), (" ", "an id is empty"), (only[:3], "too short for an id")):
+        said = site.run("queue", verb, one, *(["--yes"] if verb in {"release", "drop"} else []))
+        assert said.status == 2
+        assert words in said.err

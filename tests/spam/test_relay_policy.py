@@ -403,7 +403,6 @@ def test_a_scorer_that_is_back_and_fails_again_lets_nothing_slip_through(desk: D
     desk.comes_back()
     asked = desk.scorer.scans
     wait_until(lambda: desk.scorer.scans > asked, "it has been asked")
-    wait_until(lambda: not desk.believed_alive(), "it is out of favour")
     assert [desk.state(one) for one in sent] == [{"held"}] * 6
     assert not any(map(desk.arrived, sent))
     desk.scores(0.3)

@@ -114,19 +114,22 @@ async def test_a_probe_brings_a_server_back(make: Callable[..., Site]) -> None:
 
 
 async def test_one_bad_answer_costs_one_message(make: Callable[..., Site]) -> None:
+    """Else who can write a message that kills a child of spamd could have everybody's mail pass without a score."""
     site = make()
-    site.fakes[0].scan = Act()  # as when one message kills a child of spamd
     async with watching(site):
-        assert await site.scan() == Unscored("closed", f"{site.fakes[0].port}: {BROKE_OFF}")
-        site.fakes[0].scan = GOOD["spamd"]
-        await until(lambda: site.scanner.available, "it is back", 1.0)
-        assert isinstance(await site.scan(), Scored)
-        assert site.fakes[0].questions == ["scan", "ping", "scan"]
+        for _ in range(10):
+            site.fakes[0].scan = Act()
+            assert await site.scan() == Unscored("closed", f"{site.fakes[0].port}: {BROKE_OFF}")
+            assert site.scanner.available
+            site.fakes[0].scan = GOOD["spamd"]
+            assert isinstance(await site.scan(), Scored)
+    assert site.watched.events("spam.server.down") == []
 
 
 async def test_one_that_answers_only_probes_is_tried_less_and_less(make: Callable[..., Site]) -> None:
-    site = make()
-    site.fakes[0].scan = Act(b"garbage\r\n")
+    seconds = 0.3
+    site = make(timeout=seconds)
+    site.fakes[0].scan = SILENT
     loop = asyncio.get_running_loop()
     seen: list[float] = []
     async with watching(site):
@@ -135,13 +138,13 @@ async def test_one_that_answers_only_probes_is_tried_less_and_less(make: Callabl
             seen.append(loop.time())
             assert isinstance(await site.scan(), Unscored)
         away = [after - before for before, after in itertools.pairwise(seen)]
-        assert away[1] >= INTERVAL
-        assert away[2] >= 2 * INTERVAL
-        assert away[3] >= 4 * INTERVAL
+        assert away[1] >= seconds + INTERVAL
+        assert away[2] >= seconds + 2 * INTERVAL
+        assert away[3] >= seconds + 4 * INTERVAL
         site.fakes[0].scan = GOOD["spamd"]
         await until(lambda: site.scanner.available, "it is back", 3.0)
         assert isinstance(await site.scan(), Scored)
-        site.fakes[0].scan = Act()
+        site.fakes[0].scan = SILENT
         assert isinstance(await site.scan(), Unscored)
         with Stopwatch() as watch:
             await until(lambda: site.scanner.available, "it is trusted again", 3.0)
