@@ -145,7 +145,9 @@ def test_the_gate_is_driven(stack: Stack, a_list: str) -> None:
 
 
 SECOND_STACK = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's & has us ignore
 from tests.stack.stack import Stack
 with Stack() as stack:
     stack.mailman.freeze()  # a stopped process can't end itself

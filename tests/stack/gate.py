@@ -193,8 +193,8 @@ class Gate:
     def events(self, name: str = "", **fields: Any) -> list[dict[str, Any]]:
         """The events of its log with that name (or all) and these fields."""
         found = []
-        for line in self.log.read_text(errors="replace").splitlines():
-            if line.startswith("{"):
+        for line in self.log.read_text(errors="replace").splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("\n"):  # the last one may not be whole yet
                 event: dict[str, Any] = json.loads(line)
                 if name in {"", event["event"]} and fields.items() <= event.items():
                     found.append(event)

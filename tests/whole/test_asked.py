@@ -212,7 +212,10 @@ def test_what_is_to_be_held_is_accepted_and_held_at_the_relay_door(stack: Stack,
     event = gate.wait_for_event("message.held", message_id=gtube.message_id)
     assert event["reasons"] == ["spam-hold"]
     [row] = gate.rows("queue", "list", "--state", "held")
-    assert (row["message_id"], row["client"]) == (gtube.message_id, f"ip={gtube.client}; helo=client.example.net")
+    assert (row["message_id"], row["client"]) == (
+        gtube.message_id,
+        f"ip={gtube.client}; helo=client.example.net; source=verdict",
+    )
     assert (checked(spamd, gtube), joined(gate)) == (1, {"joined": 1})
     no_bounce(stack)
 
