@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from mailgate.core.auth import Authenticated
 from mailgate.core.envelope import Client as Client  # noqa: PLC0414  a part of the Scanner's port
 from mailgate.core.envelope import Envelope
 from mailgate.core.fate import Fate
@@ -249,6 +250,16 @@ class Scanner(Protocol):
         """The score of the message, by `deadline` (of the loop's clock). Trouble is a value, never an exception.
 
         `queue_id` is the gate id, for the scorer's log.
+        """
+        ...
+
+
+class Authenticator(Protocol):
+    """The checks of who sent a message: SPF, DKIM, DMARC, ARC, as far as they are on."""
+
+    async def check(self, envelope: Envelope, message: Message, client: Client, deadline: float) -> Authenticated:
+        """What they come to for these octets, by `deadline` (of the loop's clock). Trouble is a result ("temperror"),
+        never an exception. `message` is as it was received, before anything of it is cut.
         """
         ...
 
