@@ -71,7 +71,8 @@ class Daemon:
         self._telemetry = Telemetry(self._log)
         self._valve = Valve()
         self._upstream = Mailman(config.mailman, config.hostname, self._telemetry)
-        self._spool = Store(config.spool, config.hostname, self._telemetry)
+        self._spool = Store(config.spool, config.hostname, self._telemetry, config.history)
+        self._telemetry.keep = self._spool.history.note
         self._scorers = scorers_of(config, self._telemetry)
         records = self._spool.records
         self._relay = Relay(
@@ -225,7 +226,7 @@ class Daemon:
             return
         new, fixed = configuration.with_fixed(new, self._config)
         self._config = self._relay.config = self._replay.config = self._verdict.config = new
-        self._upstream.config, self._spool.config = new.mailman, new.spool
+        self._upstream.config, self._spool.config, self._spool.history.config = new.mailman, new.spool, new.history
         self._networks.sources = sources_of(new)
         self._networks.reload()
         self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval

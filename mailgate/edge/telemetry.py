@@ -40,6 +40,7 @@ _COUNTERS = {
     "network_drift": ("Messages from networks that the layer of a context should have stopped", ("context",)),
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
+    "history_lost": ("Events of messages that the history lacks", ()),
 }
 _HISTOGRAMS = {
     "stage_seconds": ("Time a message spent in a stage", ("stage",), _SECONDS),
@@ -91,7 +92,7 @@ class _Tally(Collector):
     def __init__(self) -> None:
         self.sums: dict[_Key, float] = {}
         self.buckets: dict[_Key, list[int]] = {}  # how many in each bucket alone; the last one has no bound
-        for name, (_, labels, _) in _HISTOGRAMS.items():
+        for name, (_, labels, *_) in (_HISTOGRAMS | _COUNTERS).items():
             if not labels:
                 self.begin((name,), {})
         for name, label, values in _FROM_THE_START:
@@ -129,10 +130,11 @@ class _Tally(Collector):
 
 
 class Telemetry:
-    """The one place where something is counted or said."""
+    """The one place where something is counted or said. `keep` gets each event of a message: name, fields, level."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
+        self.keep: Callable[[str, Mapping[str, object], str], None] = _nowhere
         self._registry = CollectorRegistry()
         self._tally = _Tally()
         self._registry.register(self._tally)
@@ -166,8 +168,10 @@ class Telemetry:
         self._tally.buckets[key][bisect_left(_HISTOGRAMS[name][2], value)] += 1
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
-        """Say it in the log."""
+        """Say it in the log, and keep it if it is of a message."""
         self._log.event(name, fields, level)
+        if "id" in fields:
+            self.keep(name, fields, level)
 
     def at_scrape(self, ask: Callable[[], Iterable[Sample]]) -> None:
         """Have `ask` called at each scrape (in the thread of the scrape) for gauges: name, help, labelled values."""
@@ -176,3 +180,7 @@ class Telemetry:
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _nowhere(_name: str, _fields: Mapping[str, object], _level: str) -> None:
+    """Keep nothing."""
