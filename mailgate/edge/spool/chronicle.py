@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,9 +88,9 @@ def checksums(names: Iterable[str]) -> set[int]:
     return {zlib.crc32(name.encode("utf-8", "surrogatepass")) for name in names}
 
 
-def fits(octets: bytes, sums: Collection[int]) -> bool:
+def fits(octets: bytes, sums: frozenset[int]) -> bool:
     """May one of the events of this row have a name with one of these checksums?"""
-    return not set(sums).isdisjoint(struct.unpack(f"<{len(octets) // 4}I", octets[: len(octets) // 4 * 4]))
+    return not sums.isdisjoint(struct.unpack(f"<{len(octets) // 4}I", octets[: len(octets) // 4 * 4]))
 
 
 def write(connection: Connection, packed: Packed) -> int:

@@ -84,13 +84,8 @@ def _abandon(connection: Connection, run: str, ids: Sequence[str]) -> None:
     unscored.abandoned(connection, run, ids)  # before the leases, which tell it, are gone
     leases.abandon(connection, run, ids)
     cause = "the gate ended while it was being delivered: Mailman may have it"
-    by_hand.note(
-        connection,
-        "spool.uncertain",
-        [{"id": gate_id, "cause": cause} for gate_id in ids],
-        time.time(),
-        level="warning",
-    )
+    told = [{"id": gate_id, "cause": cause} for gate_id in ids]
+    by_hand.note(connection, "spool.uncertain", told, time.time(), level="warning")
 
 
 def verify(database: Database, progress: Progress | None = None) -> Iterator[Finding]:
