@@ -21,20 +21,7 @@ from mailgate.edge.spool.tracing import Found, Story
 _COLUMN = 9
 _ARRIVAL = ("door", "peer", "client", "origin", "helo", "host", "user", "tls", "sender", "bytes")
 _NAMED = ("id", "exim_id", "message_id", "verdict_id", "sender_domain", "lists")
-_TOLD = (
-    *_ARRIVAL,
-    *_NAMED,
-    "recipients",
-    "verdict",
-    "reasons",
-    "reply",
-    "dialogue",
-    "seconds",
-    "by",
-    "reason",
-    "trace",
-)
-_WORDS = {"spool.uncertain": "spool", "spool.expired": "spool", "spool.corrupt": "spool"}
+_TOLD = (*_ARRIVAL, *_NAMED, "recipients", "verdict", "reasons", "reply", "dialogue", "seconds", "trace")
 
 Part = tuple[str, str]  # what it is about, and a line of it
 
@@ -103,8 +90,7 @@ def _parts(event: Event) -> Iterator[Part]:
         yield from _attempt("replay", fields)
         yield from _replied(fields)
     elif kind == "operator":
-        reason = f" ({fields['reason']})" if fields.get("reason") else ""
-        yield "operator", f"{fields.get('by', '?')}: {word}{reason}{_facts(fields)}"
+        yield "operator", f"{word}{_facts(fields)}"
         yield from _replied(fields)
     else:
         yield kind, f"{word}{_facts(fields)}"
