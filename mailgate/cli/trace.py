@@ -20,7 +20,10 @@ What = Annotated[
         " client's IP address.",
     ),
 ]
-Limit = Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, help="The newest messages, so many at most.")]
+Limit = Annotated[
+    int,
+    typer.Option("--limit", metavar="NUMBER", min=1, help="So many messages, those to which something happened last."),
+]
 
 
 def trace(what: What, since: Since = "", limit: Limit = 20, as_json: Json = False, config: ConfigFile = None) -> None:

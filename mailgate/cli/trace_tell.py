@@ -37,7 +37,7 @@ def tell(found: Found, what: str, now: float, *, as_json: bool) -> None:
             line("")
         _tell(story, now)
     if found.more:
-        note(f"there are more: these are the newest {len(found.stories)} (--limit, --since)")
+        note(f"there are more: these are the last {len(found.stories)} (--limit, --since)")
     if not found.stories:
         raise fail(f"{what}: nothing is known of it", NOTHING)
 
@@ -87,7 +87,8 @@ def _parts(event: Event) -> Iterator[Part]:
     if kind in {"message", "verdict"} and word not in {"not_kept", "refused"}:
         yield from _judged(kind, word, fields)
     elif kind == "replay":
-        yield from _attempt("replay", fields)
+        yield "replay", f"{word}: {_seconds(fields.get('seconds'))}{_facts(fields)}"
+        yield from _dialogue("", fields)
         yield from _replied(fields)
     elif kind == "operator":
         yield "operator", f"{word}{_facts(fields)}"
@@ -111,7 +112,7 @@ def _judged(kind: str, word: str, fields: Mapping[str, Any]) -> Iterator[Part]:
         reply = f": {fields['reply']}" if fields.get("reply") else ""
         yield "verdict", f"{fields['verdict']}{f' ({reasons})' if reasons else ''}{reply}"
     if kind == "message":
-        yield from _attempt("attempt", fields)
+        yield from _dialogue("attempt", fields)
         yield word, f"in {_seconds(fields.get('seconds'))}"
         yield from _replied(fields)
 
@@ -128,25 +129,23 @@ def _arrival(door: str, fields: Mapping[str, Any]) -> str:
 
 def _facts(fields: Mapping[str, Any]) -> str:
     """What else is known, behind a colon."""
-    known = [f"{key}={_said(value)}" for key, value in fields.items() if key not in _TOLD and value not in ("", [], {})]
-    return f": {' '.join(known)}" if known else ""
+    known = [f"{key} {_said(value)}" for key, value in fields.items() if key not in _TOLD and value not in ("", [], {})]
+    return f": {', '.join(known)}" if known else ""
 
 
 def _said(value: object) -> str:
     if isinstance(value, Mapping):
         return f"({', '.join(f'{key}: {_said(inner)}' for key, inner in value.items())})"
     if isinstance(value, list | tuple):
-        return ",".join(map(_said, value))
-    return f'"{value}"' if isinstance(value, str) and " " in value else str(value)
+        return " ".join(map(_said, value))
+    return str(value)
 
 
-def _attempt(word: str, fields: Mapping[str, Any]) -> Iterator[Part]:
+def _dialogue(word: str, fields: Mapping[str, Any]) -> Iterator[Part]:
     """What was said to Mailman in an attempt that failed."""
     dialogue = fields.get("dialogue")
-    if word == "replay":
-        yield word, f"in {_seconds(fields.get('seconds'))}{_facts(fields)}"
     if isinstance(dialogue, list):
-        yield ("attempt" if word == "attempt" else "", "to Mailman:")
+        yield word, "to Mailman:"
         yield from (("", f"  {said}") for said in dialogue)
 
 
@@ -164,7 +163,7 @@ def _seconds(took: object) -> str:
     total = stages.pop("total", None)
     parts = ", ".join(f"{stage} {seconds:g} s" for stage, seconds in stages.items())
     if total is None:
-        return parts or "no time"
+        return parts or "not tried"
     return f"{total:g} s" + f" ({parts})" * bool(parts)
 
 
