@@ -70,7 +70,9 @@ class Session(Ending):
     # the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        refusal = self.listener.admit(self, transport)
+        # Asked for once: a name that is known now may not be any more by the next question.
+        self._address = self.listener.address_of(transport.get_extra_info("peername"))
+        refusal = self.listener.admit(self, self._address)
         if refusal:
             self._refused = True
             self.transport = transport
@@ -78,7 +80,6 @@ class Session(Ending):
             self._hang_up()
             return
         super().connection_made(transport)
-        self._address = self.listener.address_of(transport.get_extra_info("peername"))
         self._end = self.loop.call_later(
             self.listener.config.relay.session_timeout, self.say_farewell, "421 4.4.2 the session took too long", True
         )
