@@ -142,12 +142,12 @@ class Relay:
     def _read(self, case: Case) -> None:
         if not case.message.bounded:
             return
-        head = case.message.head
-        found = origin.origin(head, case.peer.client, self.config.relay.client_secret_file.octets)
+        head, secret = case.message.head, self.config.relay.client_secret_file.octets
+        found = origin.origin(case.message.exims_head, case.peer.client, secret)
         case.client, case.exim_id = found.client, found.exim_id
         clean = headers.cut(head, self.config.hostname)  # what our Exim said of the client, too
         if clean is not head:
-            case.message = Message(clean, case.message.body)
+            case.message = Message(clean, case.message.body, repaired=case.message.repaired)
         case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
 
     async def _join(self, case: Case, joining: Joining) -> None:

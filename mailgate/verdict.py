@@ -119,10 +119,10 @@ class VerdictDoor:
         message = case.message
         if message.bounded:
             clean = headers.cut(message.head, self.config.hostname)
-            case.message = message = Message(clean, message.body)
+            case.message = message = Message(clean, message.body, repaired=message.repaired)
             if case.asked.client.source == "unknown":  # the stock variant of Exim's condition does not say it
-                case.asked = replace(case.asked, client=origin.by_received(clean))
-            case.exim_id = case.exim_id or headers.own_exim_id(clean)
+                case.asked = replace(case.asked, client=origin.by_received(message.exims_head))
+            case.exim_id = case.exim_id or headers.own_exim_id(message.exims_head)
             case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
         recipients = case.envelope.recipients
         skipped = spam.skipped(self.config.spam.policy, message.size, case.asked.client.ip, recipients)

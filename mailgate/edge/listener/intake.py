@@ -38,6 +38,11 @@ class Intake:
         return self._receiver.done
 
     @property
+    def bare_cr(self) -> int:
+        """Where in the message the first bare CR was; -1 if there was none."""
+        return self._receiver.ends.bare_cr
+
+    @property
     def rest(self) -> bytes:
         """What came behind the final dot."""
         return self._receiver.rest

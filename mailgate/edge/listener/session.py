@@ -276,7 +276,7 @@ class Session(Ending):
             self._phase = "relay"
             if intake.refusal:
                 return self.listener.turn_away(peer, envelope, *intake.refusal)
-            return await self.listener.handle(peer, envelope, message(intake.pieces))
+            return await self.listener.handle(peer, envelope, message(intake.pieces, intake.bare_cr))
         except Exception as error:  # noqa: BLE001  promise 2 and 3: N times 4xx for our own faults
             await self.handle_exception(error)
             self._farewell = _TROUBLE_ENDS  # where the peer stands can't be known any more
