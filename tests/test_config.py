@@ -206,6 +206,12 @@ def test_a_secret_is_one_line_of_a_file_and_is_never_shown(tmp_path: Path) -> No
 # good ones
 
 
+def test_what_the_recipes_exim_takes_is_not_too_large() -> None:
+    """Exim counts a line end as one octet; lines of some twenty characters are as short as those of real mail."""
+    (megabytes,) = re.findall(r"(?m)^message_size_limit = (\d+)M$", (ROOT / "config/exim4/exim4.conf").read_text())
+    assert int(megabytes) * MIB * 21 / 20 <= parse({}).relay.max_message_size
+
+
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [

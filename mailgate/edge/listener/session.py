@@ -49,7 +49,7 @@ class Session(Ending):
         config = listener.config
         super().__init__(
             hooks,
-            data_size_limit=config.relay.max_message_size,
+            data_size_limit=config.relay.slack_size,
             enable_SMTPUTF8=True,
             hostname=config.hostname,
             ident="mailgate LMTP" if self.door == "lmtp" else "mailgate ESMTP",
@@ -207,7 +207,7 @@ class Session(Ending):
 
     def _keywords(self) -> tuple[str, ...]:
         # RFC 2033 §5 asks for the first two. No CHUNKING: Exim's cutthrough delivery ends where it is offered.
-        size = f"SIZE {self.listener.config.relay.max_message_size}"
+        size = f"SIZE {self.listener.config.relay.slack_size}"
         return "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", size
 
     # the envelope
@@ -223,9 +223,7 @@ class Session(Ending):
             return _DATA + self._intake.rest if self._intake.feed(octets) else b""
         if envelope is None or session is None or not session.host_name:
             return octets
-        done = envelope_of(
-            octets, envelope, self.wire, listener.config.relay.max_message_size if listener.has_room else -1
-        )
+        done = envelope_of(octets, envelope, self.wire, listener.config.relay.slack_size if listener.has_room else -1)
         self._heard = self.loop.time()
         if envelope.rcpt_tos and octets[done:] == _DATA:
             self._begin_data()
