@@ -33,6 +33,7 @@ from mailgate.config.sections import (
     VerdictConfig,
 )
 from mailgate.core.endpoint import Endpoint
+from mailgate.core.mailman_queues import QUEUES
 from mailgate.core.units import Share
 
 __all__ = [
@@ -217,12 +218,16 @@ def surroundings(config: Config) -> list[str]:
             problems.append(f"{key}: {path} is a directory: give the name of a file in it")
         elif path.exists() and not os.access(path, os.R_OK | os.W_OK):
             problems.append(f"{key}: {path} can't be read and written by this user")
-    queues = config.mailman.queue_dir
-    if queues and not queues.is_dir():
-        problems.append(f"mailman.queue_dir: {queues}: there is no such directory, or this user may not see it")
-    elif queues and not os.access(queues, os.R_OK | os.X_OK):
-        problems.append(f"mailman.queue_dir: {queues} can't be read by this user: is it in Mailman's group?")
-    return problems
+    return problems + _queues(config.mailman.queue_dir)
+
+
+def _queues(directory: Path | None) -> list[str]:
+    if directory and not directory.is_dir():
+        return [f"mailman.queue_dir: {directory}: there is no such directory, or this user may not see it"]
+    for queue in (directory, *(directory / name for name in QUEUES)) if directory else ():
+        if queue.exists() and not os.access(queue, os.R_OK | os.X_OK):
+            return [f"mailman.queue_dir: {queue} can't be read by this user: is it in Mailman's group?"]
+    return []
 
 
 def _no_address_of_ours(key: str, at: Endpoint) -> str:

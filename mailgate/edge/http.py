@@ -1,4 +1,4 @@
-"""/metrics, /healthz, /readyz and others, served by threads of their own, so that they answer even when the loop does not.
+"""/metrics, /healthz, /readyz and others, served by threads of their own: they answer even when the loop does not.
 
 Bounded: a few requests at a time, a few seconds each. How it fails: an address that can't be listened on is OSError
 with its name, from the constructor; a request that fails is answered 500 and said (`http.failed`).

@@ -26,6 +26,7 @@ _SHARE = 10  # a look takes at most one part in so many of the time
 _DECLARED_AGAIN = 600.0  # seconds until Mailman is asked again which runners it should have
 _TRIAL = 1.0  # seconds for which a Mailman that stands still is fed, each mailman.stalled_after
 
+_Found = tuple[dict[str, Look], dict[str, bool], str]  # queues, runners, and why those can't be seen
 _Values = tuple[tuple[dict[str, str], float], ...]
 
 
@@ -51,7 +52,7 @@ class MailmanWatch:
         self._seen = _Seen()
         self._trouble: dict[str, str] = {}  # what can't be seen, and why
         self._thread = ThreadPoolExecutor(1, "mailman")
-        self._looking: Future[tuple[dict[str, Look], dict[str, bool]]] | None = None
+        self._looking: Future[_Found] | None = None
         self._declared: frozenset[str] = frozenset()
         self._ask_again = 0.0
         self._tried = 0.0
@@ -82,20 +83,24 @@ class MailmanWatch:
         self._looking = self._thread.submit(self._blocking, self.config, self._seen.queues)
         try:
             async with asyncio.timeout(_PATIENCE):
-                looks, alive = await asyncio.wrap_future(self._looking)
+                looks, alive, unseen = await asyncio.wrap_future(self._looking)
         except (OSError, TimeoutError) as error:
             self._say("queues", str(error) or f"not seen within {_PATIENCE:g} s")
             return
         self._say("queues", "")
+        self._say("runners", unseen)
         found = {name: seen(self._seen.queues.get(name), look) for name, look in looks.items()}
         for name, queue in found.items():
             self._telemetry.count("mailman_drained", queue.left, queue=name)
         self._seen = _Seen(time.time(), found, self._runners(alive), version)
 
     @staticmethod
-    def _blocking(config: MailmanConfig, before: Mapping[str, Queue]) -> tuple[dict[str, Look], dict[str, bool]]:
+    def _blocking(config: MailmanConfig, before: Mapping[str, Queue]) -> _Found:
         looks = queues.look(config.queue_dir, before) if config.queue_dir else {}
-        return looks, runners.alive(config.pid_file)
+        try:
+            return looks, runners.alive(config.pid_file), ""
+        except OSError as error:
+            return looks, {}, str(error)
 
     def _runners(self, alive: Mapping[str, bool]) -> dict[str, bool]:
         """Those that live, and as dead those that did or should. Nothing at all where no process was ever seen."""
