@@ -13,17 +13,32 @@ _PATIENCE = 3.0  # seconds for its answer
 _MOST = 16 * 2**20  # octets of it
 
 
+class Silent(Exception):
+    """The daemon does not answer; the text says why."""
+
+
 def asked(config: Config, path: str) -> dict[str, Any]:
     """The object on this page; {} if the daemon does not answer."""
-    connection = _Http(config.http.listen)
+    try:
+        return told(config, path)
+    except Silent:
+        return {}  # nobody there, or somebody else: the verbs work without the daemon
+
+
+def told(config: Config, path: str) -> dict[str, Any]:
+    """The same; Silent if the daemon does not answer."""
+    at = config.http.listen
+    connection = _Http(at)
     try:
         connection.request("GET", path)
         said = json.loads(connection.getresponse().read(_MOST))
-        return said if isinstance(said, dict) else {}
-    except (OSError, http.client.HTTPException, ValueError):
-        return {}  # nobody there, or somebody else: the verbs work without the daemon
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Silent(f"http.listen: {at} does not answer: {error or type(error).__name__}") from None
     finally:
         connection.close()
+    if not isinstance(said, dict):
+        raise Silent(f"http.listen: {at} is not mailgate's")
+    return said
 
 
 class _Http(http.client.HTTPConnection):
