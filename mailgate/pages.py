@@ -30,7 +30,7 @@ from mailgate.verdict import VerdictDoor
 
 _STUCK = 10.0  # seconds without a beat after which /healthz says no
 _RATED = 60.0  # seconds of which `mailgate status` tells the rates
-_NOTED = ("messages", "recipients", "replays", "unscored")
+_NOTED = ("messages", "recipients", "replays", "unscored", "mailman_drained")
 _TOP = 8  # reasons that `mailgate status` names
 # The states of what is still there; delivered and dropped ones are history.
 _IN_SPOOL = ("pending", "uncertain", "held", "failed", "corrupt")

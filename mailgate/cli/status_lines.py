@@ -92,6 +92,8 @@ def _mailman(tree: Mapping[str, Any]) -> list[Line]:
         full = {name: one for name, one in queues.items() if one["files"]}
         said = (f"{name} {one['files']} ({said_seconds(one['oldest_seconds'])})" for name, one in full.items())
         found.append(Line("queues", ", ".join(said) or "empty", _ODD if {"shunt", "bad"} & full.keys() else ""))
+        if drained := tree["per_minute"]["mailman_drained"]:
+            found.append(Line("drained", f"a minute: {_counts(drained)}"))
     if runners := behind.get("runners"):
         dead = sorted(name for name, lives in runners.items() if not lives)
         missing = f"; dead: {', '.join(dead)}" if dead else ""
