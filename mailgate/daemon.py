@@ -283,7 +283,7 @@ class Daemon:
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
         watchdog = systemd.watchdog_interval()
-        told, noted = 0.0, -_NOTE
+        told = noted = 0.0
         while True:
             due = loop.time() + _BEAT
             await asyncio.sleep(_BEAT)

@@ -62,7 +62,7 @@ class Pages:
     pulse: Pulse
     doors: dict[str, Door] = field(default_factory=dict)
     spool_trouble: str = ""
-    rates: Rates = field(default_factory=Rates)
+    rates: Rates = field(default_factory=lambda: Rates(((time.monotonic(), {}),)))
     started: float = field(default_factory=time.time)
 
     def served(self) -> Mapping[str, Page]:

@@ -111,10 +111,12 @@ class MailmanWatch:
         found = dict.fromkeys([*before, *self._declared], False) | dict(alive)
         if self._declared:  # what it is not to have any more is no loss
             found = {name: lives for name, lives in found.items() if lives or name in self._declared}
-        for name, lives in found.items():
-            if lives != before.get(name, True):
-                level = "info" if lives else "error"
-                self._telemetry.event(f"mailman.runner.{'up' if lives else 'down'}", {"runner": name}, level=level)
+        changed = {name: lives for name, lives in found.items() if lives != before.get(name, True)}
+        if ended := [name for name, lives in changed.items() if not lives]:
+            cause = f"not all processes are there: {', '.join(ended)}"
+            self._telemetry.event("mailman.runners.down", {"runners": ended, "cause": cause}, level="error")
+        if back := [name for name, lives in changed.items() if lives]:
+            self._telemetry.event("mailman.runners.up", {"runners": back})
         return found
 
     async def _ask(self) -> str:
