@@ -143,7 +143,6 @@ class Daemon:
             if http:
                 http.close()
             self._upstream.close()
-            self._watch.close()
             await self._scorers.close()
             await self._spool.close()
             logging.getLogger().removeHandler(bridge)

@@ -65,7 +65,6 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    found.watch.close()
 
 
 async def until(condition: Callable[[], object]) -> None:
