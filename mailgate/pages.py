@@ -114,6 +114,7 @@ class Pages:
             "mailman_behind": self.watch.status(time.time()),
             "reasons": {key[1]: int(count) for key, count in reasons[:_TOP]},
             "errors": self.telemetry.errors(),
+            "networks": self._broken_lists(),
             "offenders": self.verdict.offenders(),
         }
         return as_json(200, tree)
@@ -152,6 +153,11 @@ class Pages:
             return self.spool_trouble or self.spool.trouble or self.spool.space().refusal
         except SpoolError as error:
             return str(error)
+
+    def _broken_lists(self) -> str:
+        files = self.networks.table.files if self.networks.table else ()
+        broken = [one.name for one in files if one.broken]
+        return f"broken: {', '.join(broken)}" if broken else "ok"
 
     def _in_spool(self) -> dict[str, object]:
         try:
@@ -215,5 +221,5 @@ def _grouped(rates: Mapping[tuple[str, ...], float]) -> dict[str, dict[str, floa
     found: dict[str, dict[str, float]] = {name: {} for name in _NOTED}
     for (name, *labels), rate in rates.items():
         told = found[name]
-        told[labels[-1]] = round(told.get(labels[-1], 0.0) + rate, 2)
+        told[labels[-1]] = round(told.get(labels[-1], 0.0) + rate, 1)
     return found

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console, Group
 from rich.live import Live
 
-from mailgate.cli.daemon_page import Silent, told
+from mailgate.cli.daemon_page import Silent, page
 from mailgate.cli.options import ConfigFile, Json, read_config, seconds
 from mailgate.cli.output import FAILED, Column, fail, line, objects, table
 from mailgate.cli.status_lines import Line, lines_of
@@ -48,9 +48,9 @@ def status(
         _watch(read, pause, as_json=as_json)
         return
     try:
-        tree = told(read, "/status")
+        tree = page(read, "/status")
     except Silent as error:
-        raise fail(str(error)) from None
+        raise fail(_silent(read, error)) from None
     if as_json:
         objects([tree])
     else:
@@ -60,13 +60,17 @@ def status(
         raise typer.Exit(FAILED)
 
 
+def _silent(config: Config, error: Silent) -> str:
+    return f"http.listen: {config.http.listen} does not answer: {error}"
+
+
 def _watch(config: Config, pause: float, *, as_json: bool) -> None:
     with _screen(as_json=as_json) as screen:
         while True:
             try:
-                tree = told(config, "/status")
+                tree = page(config, "/status")
             except Silent as error:
-                tree = {"ready": False, "trouble": str(error)}
+                tree = {"ready": False, "trouble": _silent(config, error)}
             screen(tree)
             time.sleep(pause)
 

@@ -52,6 +52,7 @@ def lines_of(tree: Mapping[str, Any], now: float) -> list[Line]:
         *_mailman(tree),
         *_scorers(tree["scorers"]),
         *_spool(tree),
+        Line("networks", tree["networks"], "" if tree["networks"] == "ok" else _ODD),
         Line("paused", tree["paused"] or "no", _ODD if tree["paused"] else ""),
         *([Line("foreign", tree["foreign"], _ILL)] if tree["foreign"] else []),
         Line("reasons", _counts(tree["reasons"])),

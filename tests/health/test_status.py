@@ -118,6 +118,7 @@ def test_all_of_it_on_one_screen(pair: Pair) -> None:
     assert line(said, "mailman").startswith("down: ")
     assert line(said, "scorers") == "none"
     assert line(said, "spool").startswith("1 pending, the oldest for ")
+    assert line(said, "networks") == "ok"
     assert line(said, "paused") == "an upgrade"
     assert "loop 1" in line(said, "reasons")
     assert re.match(r"upstream\.down (\d+ times, last )?\d+s ago: ", line(said, "errors"))
