@@ -110,7 +110,7 @@ class Relay:
             self._telemetry.event("message.failed", {"id": case.id, "trace": traceback.format_exc()}, level="error")
             self._telemetry.count("messages", door=peer.door, verdict="failed")
             said = dict.fromkeys(case.envelope.recipients, (answer.DEFERRED, answer.trouble(case.id)))
-        self._telemetry.observe("stage_seconds", loop.time() - started, stage="total")
+        self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="total")
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
         return tuple(said[recipient][1] for recipient in envelope.recipients)
@@ -241,9 +241,9 @@ class Relay:
 
     async def _deliver(self, case: _Case) -> dict[str, Outcome]:
         recipients = case.envelope.recipients
-        if self._valve.paused:
-            paused = all_alike(Result.UNREACHED, silence(f"paused: {self._valve.paused}"), len(recipients))
-            return dict(zip(recipients, paused, strict=True))
+        if shut := self._valve.shut:
+            unreached = all_alike(Result.UNREACHED, silence(shut), len(recipients))
+            return dict(zip(recipients, unreached, strict=True))
         if isinstance(case.facts.scan, Unscored) and self._upstream.up:
             post = ports.Post(case.id, case.envelope, case.message.size, _kept(case), case.arrived)
             case.entry = self._spool.ledger.passing(post)
@@ -257,7 +257,7 @@ class Relay:
             )
         except TimeoutError:
             outcomes = all_alike(Result.UNCERTAIN, silence("no outcome in time"), len(recipients), alone=True)
-        self._telemetry.observe("stage_seconds", loop.time() - started, stage="upstream")
+        self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="upstream")
         return dict(zip(recipients, outcomes, strict=True))
 
     # spool and answer
@@ -297,7 +297,7 @@ class Relay:
             self._telemetry.event("spool.failed", {"id": case.id, "cause": str(error) or "timeout"}, level="error")
             return answer.trouble(case.id)
         finally:
-            self._telemetry.observe("stage_seconds", loop.time() - started, stage="spool")
+            self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="spool")
         return None
 
     # tell
