@@ -67,7 +67,8 @@ class Daemon:
     def __init__(self, config: Config, file: Path) -> None:
         self._file = file
         self._config = config
-        self._log = EventLog(config.log.format, config.log.level, journal=systemd.under_journald())
+        log = config.log
+        self._log = EventLog(log.format, log.level, journal=systemd.under_journald(), redact=log.redact)
         self._telemetry = Telemetry(self._log)
         self._valve = Valve()
         self._upstream = Mailman(config.mailman, config.hostname, self._telemetry)
@@ -230,7 +231,7 @@ class Daemon:
         self._networks.sources = sources_of(new)
         self._networks.reload()
         self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
-        self._log.level, self._log.form = new.log.level, new.log.format
+        self._log.level, self._log.form, self._log.redact = new.log.level, new.log.format, new.log.redact
         for door in (self._port, self._listener):
             if door:
                 door.config = new
