@@ -7,7 +7,6 @@ count said each minute (`core.repetition`).
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
+from mailgate.core import story
 from mailgate.core.envelope import printable
 from mailgate.core.redaction import redacted
 from mailgate.core.repetition import WINDOW, Repetition
@@ -131,8 +131,8 @@ class Bridge(logging.Handler):
 
 def as_json(now: datetime, name: str, level: str, fields: Mapping[str, object]) -> str:
     """One object a line, ASCII only, whatever the fields hold."""
-    known = {"time": now.isoformat(timespec="milliseconds"), "level": level, "event": name}
-    return json.dumps(known | dict(fields), default=str)
+    known = f'{{"time": "{now.isoformat(timespec="milliseconds")}", "level": "{level}", "event": "{name}"'
+    return f"{known}, {story.as_json(fields)[1:]}" if fields else known + "}"
 
 
 def as_text(now: datetime, name: str, level: str, fields: Mapping[str, object]) -> str:

@@ -21,6 +21,7 @@ from mailgate.core.envelope import SOURCES
 from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
 from mailgate.core.scan import UnscoredReason
+from mailgate.core.story import Once
 from mailgate.edge.log import EventLog
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -169,9 +170,10 @@ class Telemetry:
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
         """Say it in the log, and keep it if it is of a message."""
-        self._log.event(name, fields, level)
         if "id" in fields:
+            fields = Once(fields)
             self.keep(name, fields, level)
+        self._log.event(name, fields, level)
 
     def at_scrape(self, ask: Callable[[], Iterable[Sample]]) -> None:
         """Have `ask` called at each scrape (in the thread of the scrape) for gauges: name, help, labelled values."""
