@@ -68,11 +68,13 @@ class Daemon:
     def __init__(self, config: Config, file: Path) -> None:
         self._file = file
         self._config = config
-        self._log = EventLog(config.log.format, config.log.level, journal=systemd.under_journald())
+        log = config.log
+        self._log = EventLog(log.format, log.level, journal=systemd.under_journald(), redact=log.redact)
         self._telemetry = Telemetry(self._log)
         self._valve = Valve()
         self._upstream = Mailman(config.mailman, config.hostname, self._telemetry)
-        self._spool = Store(config.spool, config.hostname, self._telemetry)
+        self._spool = Store(config.spool, config.hostname, self._telemetry, config.history)
+        self._telemetry.keep = self._spool.history.note
         self._scorers = scorers_of(config, self._telemetry)
         records = self._spool.records
         self._relay = Relay(
@@ -240,11 +242,12 @@ class Daemon:
             return
         new, fixed = configuration.with_fixed(new, self._config)
         self._config = self._relay.config = self._replay.config = self._verdict.config = self._pages.config = new
-        self._upstream.config, self._watch.config, self._spool.config = new.mailman, new.mailman, new.spool
+        self._upstream.config, self._watch.config = new.mailman, new.mailman
+        self._spool.config, self._spool.history.config = new.spool, new.history
         self._networks.sources = sources_of(new)
         self._networks.reload()
         self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
-        self._log.level, self._log.form = new.log.level, new.log.format
+        self._log.level, self._log.form, self._log.redact = new.log.level, new.log.format, new.log.redact
         for door in (self._port, self._listener):
             if door:
                 door.config = new

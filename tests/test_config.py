@@ -91,9 +91,12 @@ DEFAULTS = {
     "limits.sender": None,
     "limits.ipv4_prefix": 24,
     "limits.ipv6_prefix": 56,
+    "history.keep": 14 * DAY,
+    "history.max_bytes": GIB,
     "http.listen": Endpoint("127.0.0.1", 9725),
     "log.format": "json",
     "log.level": "info",
+    "log.redact": False,
 }
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from mailgate.config.sections import (
     Config,
+    HistoryConfig,
     HttpConfig,
     LimitsConfig,
     LogConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Endpoint",
+    "HistoryConfig",
     "HttpConfig",
     "LimitsConfig",
     "LogConfig",

@@ -13,6 +13,7 @@ from mailgate.config import kinds
 from mailgate.config.kinds import (
     Address,
     DiskShare,
+    Duration,
     File,
     Glob,
     Name,
@@ -190,6 +191,13 @@ class LimitsConfig(_Section):
     ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 56
 
 
+class HistoryConfig(_Section):
+    """What `mailgate trace` knows: for how long (0: nothing is kept), and how much of it."""
+
+    keep: Duration = 14 * 86400.0
+    max_bytes: Size = 2**30
+
+
 class HttpConfig(_Section):
     """Where /metrics, /healthz, /readyz and the others are served."""
 
@@ -201,6 +209,7 @@ class LogConfig(_Section):
 
     format: Literal["json", "text"] = "json"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    redact: bool = False
 
 
 class Config(_Section):
@@ -218,6 +227,7 @@ class Config(_Section):
     policy: PolicyConfig = PolicyConfig()
     verdict: VerdictConfig = VerdictConfig()
     limits: LimitsConfig = LimitsConfig()
+    history: HistoryConfig = HistoryConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
     idle_keys: tuple[str, ...] = ()

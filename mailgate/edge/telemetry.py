@@ -24,6 +24,7 @@ from mailgate.core.envelope import SOURCES
 from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
 from mailgate.core.scan import UnscoredReason
+from mailgate.core.story import Once
 from mailgate.core.verdict import Action
 from mailgate.edge.log import EventLog
 
@@ -45,6 +46,7 @@ _COUNTERS = {
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
     "mailman_drained": ("Files that were seen to leave a queue of Mailman's", ("queue",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
+    "history_lost": ("Events of messages that the history lacks", ()),
 }
 _HISTOGRAMS = {
     "stage_seconds": ("Time a message spent in a stage", ("stage",), _SECONDS),
@@ -98,7 +100,7 @@ class _Tally(Collector):
         self.sums: dict[_Key, float] = {}
         self.buckets: dict[_Key, list[int]] = {}  # how many in each bucket alone; the last one has no bound
         self.exemplars: dict[tuple[_Key, int], tuple[str, float]] = {}  # of each bucket the last gate id, and its value
-        for name, (_, labels, _) in _HISTOGRAMS.items():
+        for name, (_, labels, *_) in (_HISTOGRAMS | _COUNTERS).items():
             if not labels:
                 self.begin((name,), {})
         for name, label, values in _FROM_THE_START:
@@ -149,10 +151,11 @@ def _buckets(
 
 
 class Telemetry:
-    """The one place where something is counted or said."""
+    """The one place where something is counted or said. `keep` gets each event of a message: name, fields, level."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
+        self.keep: Callable[[str, Mapping[str, object], str], None] = _nowhere
         self._registry = CollectorRegistry()
         self._tally = _Tally()
         self._registry.register(self._tally)
@@ -193,10 +196,13 @@ class Telemetry:
             self._tally.exemplars[key, bucket] = exemplar, value
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
-        """Say it in the log."""
+        """Say it in the log, and keep it if it is of a message."""
         if level == "error":
             _, times, _ = self._errors.pop(name, (0.0, 0, ""))  # the latest last
             self._errors[name] = time.time(), times + 1, _cause(fields)
+        if "id" in fields:
+            fields = Once(fields)
+            self.keep(name, fields, level)
         self._log.event(name, fields, level)
 
     def at_scrape(self, ask: Callable[[], Iterable[Sample]]) -> None:
@@ -225,3 +231,7 @@ def _cause(fields: Mapping[str, object]) -> str:
     """What an event says of its reason, in a line: for a traceback that is the last one."""
     lines = str(fields.get("cause") or fields.get("trace") or fields.get("problems") or "").strip().splitlines()
     return lines[-1][:300] if lines else ""
+
+
+def _nowhere(_name: str, _fields: Mapping[str, object], _level: str) -> None:
+    """Keep nothing."""

@@ -18,15 +18,17 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from mailgate.config import SpoolConfig
+from mailgate.config import HistoryConfig, SpoolConfig
 from mailgate.core import scan
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
 from mailgate.core.scan import Scored, Unscored
-from mailgate.edge.spool import content, control, leases, place, query
+from mailgate.edge.spool import chronicle, content, control, leases, place, query
+from mailgate.edge.spool.chronicle import Event
 from mailgate.edge.spool.control import Pause
 from mailgate.edge.spool.database import Database, reusable
 from mailgate.edge.spool.errors import SpoolDamaged, translating
+from mailgate.edge.spool.history import History
 from mailgate.edge.spool.housekeeping import Tended, tend
 from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.ledger import Ledger
@@ -73,7 +75,13 @@ class Space:
 class Store:
     """See `mailgate.ports.Spool`. `config` may be exchanged at any time; a new `url` counts from the next `open`."""
 
-    def __init__(self, config: SpoolConfig, hostname: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        config: SpoolConfig,
+        hostname: str,
+        telemetry: Telemetry,
+        history: HistoryConfig = HistoryConfig(),  # noqa: B008  frozen
+    ) -> None:
         self.config = config
         self._hostname = hostname
         self._telemetry = telemetry
@@ -81,6 +89,9 @@ class Store:
         self._why = "the spool is not open"
         self._trouble = ""
         self.ledger = Ledger(self._note, self._event)
+        self.history = History(
+            history, self._chronicle, self._event, lambda number: telemetry.count("history_lost", number)
+        )
         self.records = Records(lambda: self._spool, lambda words: self._event("records.failed", cause=words))
 
     @property
@@ -106,6 +117,7 @@ class Store:
 
     async def open(self) -> Opened | None:
         """Open the file, make it if it is missing, lock it. None if it is open already. Raises SpoolError."""
+        self.history.start()
         if self._serving is not None:
             if not self._serving.database.replaced:
                 return None
@@ -146,7 +158,7 @@ class Store:
 
     async def close(self) -> None:
         """Finish what was submitted and let go of the file."""
-        await self.ledger.close(DEADLINE)
+        await asyncio.gather(self.ledger.close(DEADLINE), self.history.close(DEADLINE))
         await self._let_go()
 
     async def _let_go(self) -> None:
@@ -260,6 +272,11 @@ class Store:
         spool = self._spool
         await spool.writer.do(spool.work.note, notes, DEADLINE)
 
+    async def _chronicle(self, events: Sequence[Event]) -> None:
+        spool = self._spool
+        packed = await asyncio.get_running_loop().run_in_executor(spool.threads, chronicle.pack, events)
+        await spool.writer.do(spool.work.chronicle, packed, DEADLINE, packed.size)
+
     async def _set_aside(self, gate_id: str, reason: str) -> None:
         work = self._spool.work
         work.shunned.add(gate_id)
@@ -273,7 +290,7 @@ class Store:
 
     async def tend(self, now: float) -> Tended:
         """Housekeeping: see `housekeeping.tend`. To be called every few seconds. Raises SpoolError."""
-        return await tend(self._spool, self.config, now, self._event)
+        return await tend(self._spool, self.config, self.history.config, now, self._event)
 
     async def control(self, now: float) -> Control:
         """What a verb in any process may have written. To be called every second or so: it also looks whether the
