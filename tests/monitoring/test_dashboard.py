@@ -1,5 +1,6 @@
-"""The dashboard as Grafana will read it: a stranger sees in its first row whether mail flows. Its queries are tried on a
-real Prometheus in test_live.py.
+"""The dashboard as Grafana will read it: a stranger sees in its first row whether mail flows.
+
+Its queries are tried on a real Prometheus in test_live.py.
 """
 
 import json
