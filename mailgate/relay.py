@@ -241,9 +241,9 @@ class Relay:
 
     async def _deliver(self, case: _Case) -> dict[str, Outcome]:
         recipients = case.envelope.recipients
-        if self._valve.paused:
-            paused = all_alike(Result.UNREACHED, silence(f"paused: {self._valve.paused}"), len(recipients))
-            return dict(zip(recipients, paused, strict=True))
+        if shut := self._valve.shut:
+            unreached = all_alike(Result.UNREACHED, silence(shut), len(recipients))
+            return dict(zip(recipients, unreached, strict=True))
         if isinstance(case.facts.scan, Unscored) and self._upstream.up:
             post = ports.Post(case.id, case.envelope, case.message.size, _kept(case), case.arrived)
             case.entry = self._spool.ledger.passing(post)

@@ -7,12 +7,14 @@ become the library's metrics at a scrape: its own take a lock and a handful of c
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -39,6 +41,7 @@ _COUNTERS = {
     "network_hits": ("Messages from networks in a set that is acted on", ("set",)),
     "network_drift": ("Messages from networks that the layer of a context should have stopped", ("context",)),
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
+    "mailman_drained": ("Files that were seen to leave a queue of Mailman's", ("queue",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
 }
 _HISTOGRAMS = {
@@ -49,7 +52,6 @@ _HISTOGRAMS = {
 }
 _GAUGES = {
     "connections": ("Open connections", ("door",)),
-    "loop_lag_seconds": ("How late the event loop was when last looked at", ()),
 }
 
 # Labels that exist from the first scrape on, so that a rate over them has a beginning.
@@ -140,6 +142,8 @@ class Telemetry:
             name: Gauge(f"mailgate_{name}", what, labels, registry=self._registry)
             for name, (what, labels) in _GAUGES.items()
         }
+        self._errors: dict[str, tuple[float, int, str]] = {}  # by event: when the last was, how many, its cause
+        ProcessCollector(registry=self._registry)
         info = Gauge("mailgate_build_info", "Version of this mailgate", ("version",), registry=self._registry)
         info.labels(mailgate.__version__).set(1)
 
@@ -167,12 +171,34 @@ class Telemetry:
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
         """Say it in the log."""
+        if level == "error":
+            _, times, _ = self._errors.pop(name, (0.0, 0, ""))  # the latest last
+            self._errors[name] = time.time(), times + 1, _cause(fields)
         self._log.event(name, fields, level)
 
     def at_scrape(self, ask: Callable[[], Iterable[Sample]]) -> None:
         """Have `ask` called at each scrape (in the thread of the scrape) for gauges: name, help, labelled values."""
         self._registry.register(_AtScrape(ask))
 
-    def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def sums(self, names: Iterable[str]) -> dict[tuple[str, ...], float]:
+        """These counters as they are: by their name and the values of their labels. Any thread may ask."""
+        return {key: value for key, value in self._tally.sums.copy().items() if key[0] in names}
+
+    def errors(self) -> list[dict[str, object]]:
+        """What was said with the level "error", each event once, the latest first. Any thread may ask."""
+        found = [
+            {"event": name, "times": times, "last": last, "cause": cause}
+            for name, (last, times, cause) in self._errors.copy().items()
+        ]
+        return found[::-1]
+
+    def exposition(self, accept: str = "") -> tuple[str, bytes]:
+        """The content type and all metrics, in OpenMetrics or Prometheus' text format, as who asks accepts it."""
+        encode, kind = choose_encoder(accept)
+        return kind, encode(self._registry)
+
+
+def _cause(fields: Mapping[str, object]) -> str:
+    """What an event says of its reason, in a line: for a traceback that is the last one."""
+    lines = str(fields.get("cause") or fields.get("trace") or fields.get("problems") or "").strip().splitlines()
+    return lines[-1][:300] if lines else ""

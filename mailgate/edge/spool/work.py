@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from mailgate.config import SpoolConfig
-from mailgate.edge.spool import leases, place, storing, unscored, verdicts
+from mailgate.edge.spool import control, leases, place, storing, unscored, verdicts
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
 from mailgate.edge.spool.leases import Those, Verdicts
@@ -29,7 +29,7 @@ class Work:
     `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
     Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `expire` now · `purge` the time before which
     history is forgotten · `forget` (the same for the ledger, how many) · `keep` a Kept (a verdict's record) · `trim`
-    now (the records) · `shrink` None.
+    now (the records) · `shrink` and `touch` (write something of no meaning) None.
     `shunned` are messages that are not claimed.
     """
 
@@ -54,6 +54,7 @@ class Work:
         self.keep = Operation("keeping a verdict", self._keep, vital=False)
         self.trim = Operation("forgetting old verdicts", self._trim)
         self.shrink = Operation("shrinking", self._shrink)
+        self.touch = Operation("trying to write", self._touch, vital=False)
 
     def _store(self, connection: Connection, deposits: Sequence[Deposit]) -> Sequence[SpoolError | None]:
         if gone := self._gone():
@@ -180,3 +181,7 @@ class Work:
                 return [False] * len(calls)
             give_back(connection, GIVEN_BACK)
         return [True] * len(calls)
+
+    def _touch(self, connection: Connection, calls: Sequence[None]) -> Sequence[None]:
+        control.touch(connection)
+        return [None] * len(calls)

@@ -1,0 +1,206 @@
+"""Watches Mailman from behind: what its queues hold, which runners live, and whether it stands still.
+
+Duty: a look each `mailman.probe_interval` (less often where it takes long), by the keys of [mailman] that are set.
+Promises: the loop waits for no file; a look that does not come back (a dead network mount) is not begun a second time,
+and what was seen before it counts for no longer than `_STALE`: what is not known is absent, never a zero.
+How it fails: never for mail. What can't be seen is said once (`mailman.unseen`). With `mailman.spool_when_stalled` a
+Mailman that stands still is fed no more, but for a moment now and then, by which it is seen whether it moves again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from mailgate.config import MailmanConfig
+from mailgate.core.mailman_queues import Look, Queue, seen, stalled
+from mailgate.edge.mailmanwatch import queues, rest, runners
+from mailgate.ports import Telemetry, Valve
+
+_STALE = 60.0  # seconds after which a look is too old to be told
+_PATIENCE = 30.0  # seconds for a look
+_SHARE = 10  # a look takes at most one part in so many of the time
+_DECLARED_AGAIN = 600.0  # seconds until Mailman is asked again which runners it should have
+_TRIAL = 1.0  # seconds for which a Mailman that stands still is fed, each mailman.stalled_after
+
+_Found = tuple[dict[str, Look], dict[str, bool], str]  # queues, runners, and why those can't be seen
+_Values = tuple[tuple[dict[str, str], float], ...]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the last look found. `alive` of the runners that are, or were, or should be there."""
+
+    at: float = 0.0
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+    alive: Mapping[str, bool] = field(default_factory=dict)
+    version: str = ""
+
+
+class MailmanWatch:
+    """`watch` must run; `config` may be replaced. `valve.stalled` is turned; `on_change` is called when it was."""
+
+    def __init__(self, config: MailmanConfig, valve: Valve, telemetry: Telemetry) -> None:
+        self.config = config
+        self.on_change: Callable[[], None] = lambda: None
+        self.stalled = ""  # why Mailman is taken to stand still
+        self._valve = valve
+        self._telemetry = telemetry
+        self._seen = _Seen()
+        self._trouble: dict[str, str] = {}  # what can't be seen, and why
+        self._thread = ThreadPoolExecutor(1, "mailman")
+        self._looking: Future[_Found] | None = None
+        self._declared: frozenset[str] = frozenset()
+        self._ask_again = 0.0
+        self._tried = 0.0
+
+    async def watch(self) -> None:
+        """Look, for as long as the daemon runs."""
+        loop = asyncio.get_running_loop()
+        while True:
+            started = loop.time()
+            if self.config.watched:
+                await self._look()
+            else:
+                self._seen, self._trouble = _Seen(), {}
+            self._judge(time.time())
+            await self._trial()
+            await asyncio.sleep(max(self.config.probe_interval, _SHARE * (loop.time() - started)))
+
+    def close(self) -> None:
+        """Begin no more looks."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # look
+
+    async def _look(self) -> None:
+        version = await self._ask() if self.config.rest_url else ""
+        if self._looking and not self._looking.done():
+            return  # still at the one before
+        self._looking = self._thread.submit(self._blocking, self.config, self._seen.queues)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                looks, alive, unseen = await asyncio.wrap_future(self._looking)
+        except (OSError, TimeoutError) as error:
+            self._say("queues", str(error) or f"not seen within {_PATIENCE:g} s")
+            return
+        self._say("queues", "")
+        self._say("runners", unseen)
+        found = {name: seen(self._seen.queues.get(name), look) for name, look in looks.items()}
+        for name, queue in found.items():
+            self._telemetry.count("mailman_drained", queue.left, queue=name)
+        self._seen = _Seen(time.time(), found, self._runners(alive), version)
+
+    @staticmethod
+    def _blocking(config: MailmanConfig, before: Mapping[str, Queue]) -> _Found:
+        looks = queues.look(config.queue_dir, before) if config.queue_dir else {}
+        try:
+            return looks, runners.alive(config.pid_file), ""
+        except OSError as error:
+            return looks, {}, str(error)
+
+    def _runners(self, alive: Mapping[str, bool]) -> dict[str, bool]:
+        """Those that live, and as dead those that did or should. Nothing at all where no process was ever seen."""
+        before = self._seen.alive
+        if not alive and not before:
+            return {}
+        found = dict.fromkeys([*before, *self._declared], False) | dict(alive)
+        if self._declared:  # what it is not to have any more is no loss
+            found = {name: lives for name, lives in found.items() if lives or name in self._declared}
+        for name, lives in found.items():
+            if lives != before.get(name, True):
+                level = "info" if lives else "error"
+                self._telemetry.event(f"mailman.runner.{'up' if lives else 'down'}", {"runner": name}, level=level)
+        return found
+
+    async def _ask(self) -> str:
+        """Ask Mailman itself; its version, "" if it does not answer."""
+        url, secret, now = self.config.rest_url, self.config.rest_secret_file.octets, time.monotonic()
+        assert url is not None
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                version = await rest.version(url, secret)
+                if now >= self._ask_again or "rest" in self._trouble:
+                    self._declared = await rest.declared(url, secret)
+                    self._ask_again = now + _DECLARED_AGAIN
+        except (OSError, ValueError) as error:  # a TimeoutError is an OSError
+            cause = str(error) or f"no answer within {self.config.connect_timeout:g} s"
+            self._say("rest", f"{url}: {cause}")
+            return ""
+        self._say("rest", "")
+        return version
+
+    def _say(self, what: str, trouble: str) -> None:
+        if trouble and trouble != self._trouble.get(what):
+            self._telemetry.event("mailman.unseen", {"what": what, "cause": trouble}, level="warning")
+        elif not trouble and what in self._trouble:
+            self._telemetry.event("mailman.seen", {"what": what})
+        self._trouble.pop(what, None)
+        if trouble:
+            self._trouble[what] = trouble
+
+    # judge
+
+    def _judge(self, now: float) -> None:
+        before = self.stalled
+        self.stalled = stalled(self._fresh(now).queues, self.config.stalled_after)
+        if self.stalled and not before:
+            self._telemetry.event("mailman.stalled", {"cause": self.stalled}, level="error")
+            self._tried = time.monotonic()
+        elif before and not self.stalled:
+            self._telemetry.event("mailman.flows", {})
+        self._turn(self.stalled if self.config.spool_when_stalled else "")
+
+    async def _trial(self) -> None:
+        if self._valve.stalled and time.monotonic() >= self._tried + self.config.stalled_after:
+            self._turn("")
+            await asyncio.sleep(_TRIAL)
+            self._turn(self.stalled)
+            self._tried = time.monotonic()
+
+    def _turn(self, stalled: str) -> None:
+        if bool(stalled) != bool(self._valve.stalled):
+            self._valve.stalled = stalled
+            self.on_change()
+        self._valve.stalled = stalled
+
+    def _fresh(self, now: float) -> _Seen:
+        """What was seen, if that was lately."""
+        return self._seen if abs(now - self._seen.at) < max(_STALE, 2 * self.config.probe_interval) else _Seen()
+
+    # tell: any thread may ask
+
+    def samples(self, now: float) -> Iterator[tuple[str, str, _Values]]:
+        """Gauges: name, help, labelled values."""
+        found = self._fresh(now)
+        if self.config.queue_dir and found.queues:
+            files = tuple(({"queue": name}, float(queue.look.files)) for name, queue in found.queues.items())
+            yield "mailman_queue_files", "Files in a queue of Mailman's", files
+            ages = tuple(({"queue": name}, queue.age) for name, queue in found.queues.items())
+            yield "mailman_queue_oldest_seconds", "Age of the oldest file in a queue of Mailman's", ages
+            yield "mailman_stalled", "1 while Mailman takes mail and does nothing with it", (({}, bool(self.stalled)),)
+        if found.alive:
+            alive = tuple(({"runner": name}, float(lives)) for name, lives in found.alive.items())
+            yield "mailman_runners", "1 if all processes of a runner of Mailman's are there", alive
+        if self.config.rest_url:
+            answers = float("rest" not in self._trouble and bool(found.version))
+            yield "mailman_rest_up", "1 if Mailman's REST interface answered last", (({}, answers),)
+
+    def status(self, now: float) -> dict[str, object]:
+        """The same for people, as JSON has it; {} if nothing is watched."""
+        if not self.config.watched:
+            return {}
+        found = self._fresh(now)
+        return {
+            "version": found.version,
+            "stalled": self.stalled,
+            "queues": {
+                name: {"files": queue.look.files, "oldest_seconds": round(queue.age, 1)}
+                for name, queue in found.queues.items()
+            },
+            "runners": dict(found.alive),
+            "trouble": dict(self._trouble),
+        }
