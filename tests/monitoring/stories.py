@@ -66,8 +66,8 @@ GATE = (
     Story(
         "MailgateLoopSlow",
         9,
-        {"mailgate_loop_lag_seconds{@}": "0x4 0.6x9"},
-        ({"mailgate_loop_lag_seconds{@}": "0.2x9"},),
+        {"mailgate_loop_lag_seconds{@}": "0x4 1.2x9"},
+        ({"mailgate_loop_lag_seconds{@}": "0.4x9"},),
         5,
     ),
     Story(
@@ -94,7 +94,7 @@ _REACHED = 'mailgate_upstream_up{@,upstream="mailman"}'
 _SCORER_UP = 'mailgate_upstream_up{@,upstream="127.0.0.1:783"}'
 _OLDEST = 'mailgate_mailman_queue_oldest_seconds{@,queue="%s"}'
 _FILES = 'mailgate_mailman_queue_files{@,queue="%s"}'
-_STALLED = "mailgate_mailman_stalled{@}"
+_STALLED, _REST = "mailgate_mailman_stalled{@}", "mailgate_mailman_rest_up{@}"
 _RUNNER = 'mailgate_mailman_runners{@,runner="out"}'
 
 MAILMAN = (
@@ -106,6 +106,7 @@ MAILMAN = (
         5,
         {"upstream": "mailman"},
     ),
+    Story("MailgateMailmanRestDown", 10, {_REST: "0x20"}, ({_REST: "1x20"},), 9),
     Story("MailgateMailmanStalled", 5, {_STALLED: "1x9"}, ({_STALLED: "0x9"},), 4),
     Story("MailgateMailmanRunnerDead", 5, {_RUNNER: "0x9"}, ({_RUNNER: "1x9"},), 4, {"runner": "out"}),
     Story(
@@ -129,6 +130,7 @@ MAILMAN = (
 
 _STATE = 'mailgate_spool_messages{@,state="%s"}'
 _USED, _FREE = "mailgate_spool_bytes{@}", "mailgate_spool_free_bytes{@}"
+_MOST, _WRITABLE = "mailgate_spool_max_bytes{@}", "mailgate_spool_writable{@}"
 _AGE = "mailgate_spool_oldest_seconds{@}"
 _COMMIT = "mailgate_spool_commit_seconds_bucket{@"
 _REPLAYS = 'mailgate_replays_total{@,outcome="%s"}'
@@ -147,8 +149,9 @@ SPOOL = (
     Story("MailgateSpoolOld", 10, {_AGE: "1801x20"}, ({_AGE: "1800x20"},), 9),
     Story("MailgateSpoolExpiring", 10, {_AGE: "259201x20"}, ({_AGE: "259200x20"},), 9),
     Story("MailgateSpoolFillsUp", 20, {_FREE: "10000-50x90"}, ({_FREE: "10000-30x90"}, {_FREE: "1x90"}), 14),
-    Story("MailgateSpoolNearFull", 5, {_USED: "81x9", _FREE: "19x9"}, ({_USED: "80x9", _FREE: "20x9"},), 4),
-    Story("MailgateSpoolNearFull", 5, {_USED: "0x9", _FREE: "0x9"}, ({_USED: "0x9", _FREE: "1x9"},), 4),
+    Story("MailgateSpoolFillsUp", 20, {_USED: "0+5x90", _MOST: "1000x90"}, ({_USED: "0+3x90", _MOST: "1000x90"},), 14),
+    Story("MailgateSpoolNearFull", 5, {_USED: "81x9", _MOST: "100x9"}, ({_USED: "80x9", _MOST: "100x9"},), 4),
+    Story("MailgateSpoolUnwritable", 5, {_WRITABLE: "0x9"}, ({_WRITABLE: "1x9"},), 4),
     Story(
         "MailgateSpoolInodes",
         5,
@@ -188,6 +191,8 @@ SPOOL = (
         (
             {**_WAITS, _REPLAYS % "delivered": "7x60", _REPLAYS % "deferred": "0+0.2x60"},
             {**_WAITS, _REPLAYS % "delivered": "7x60", _PAUSED: "1x60"},
+            {**_WAITS, _REPLAYS % "delivered": "7x60", "mailgate_spool_foreign{@}": "1x60"},
+            {**_WAITS, _REPLAYS % "delivered": "7x60", _STALLED: "1x60"},
             {**_WAITS, _REPLAYS % "delivered": "7x60", _REACHED: "0x60"},
             {**_WAITS, _REPLAYS % "delivered": "7x60", _STATE % "pending": "0x60"},
         ),
@@ -338,8 +343,8 @@ MAIL = (
     Story(
         "MailgateDnsFailing",
         30,
-        {_DNS % "timeout": "0+3x60", _DNS % "ok": "0+7x60"},
-        ({_DNS % "timeout": "0+2x60", _DNS % "ok": "0+8x60"},),
+        {_DNS % "timeout": "0+3x60", _DNS % "found": "0+7x60"},
+        ({_DNS % "timeout": "0+2x60", _DNS % "found": "0+8x60"},),
         14,
     ),
 )

@@ -82,7 +82,7 @@ RECORDED: dict[str, tuple[dict[str, str], dict[str, str], float]] = {
         5.0,
     ),
     "instance:mailgate_spool_used:ratio": (
-        {"mailgate_spool_bytes{@}": "25x20", "mailgate_spool_free_bytes{@}": "75x20"},
+        {"mailgate_spool_bytes{@}": "25x20", "mailgate_spool_max_bytes{@}": "100x20"},
         {},
         0.25,
     ),
