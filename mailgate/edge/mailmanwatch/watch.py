@@ -24,7 +24,7 @@ _STALE = 60.0  # seconds after which a look is too old to be told
 _PATIENCE = 30.0  # seconds for a look
 _SHARE = 10  # a look takes at most one part in so many of the time
 _DECLARED_AGAIN = 600.0  # seconds until Mailman is asked again which runners it should have
-_TRIAL = 1.0  # seconds for which a Mailman that stands still is fed, each mailman.stalled_after
+_TRIAL = 1.0  # seconds at most for which a Mailman that stands still is fed, each mailman.stalled_after
 
 _Found = tuple[dict[str, Look], dict[str, bool], str]  # queues, runners, and why those can't be seen
 _Values = tuple[tuple[dict[str, str], float], ...]
@@ -145,8 +145,10 @@ class MailmanWatch:
     # judge
 
     def _judge(self, now: float) -> None:
-        before = self.stalled
-        self.stalled = stalled(self._fresh(now).queues, self.config.stalled_after)
+        before, found = self.stalled, self._fresh(now).queues
+        if self._declared:  # what Mailman has no runner for is not its to process
+            found = {name: queue for name, queue in found.items() if name in self._declared}
+        self.stalled = stalled(found, self.config.stalled_after)
         if self.stalled and not before:
             self._telemetry.event("mailman.stalled", {"cause": self.stalled}, level="error")
             self._tried = time.monotonic()
@@ -157,7 +159,7 @@ class MailmanWatch:
     async def _trial(self) -> None:
         if self._valve.stalled and time.monotonic() >= self._tried + self.config.stalled_after:
             self._turn("")
-            await asyncio.sleep(_TRIAL)
+            await asyncio.sleep(min(_TRIAL, self.config.stalled_after / 4))
             self._turn(self.stalled)
             self._tried = time.monotonic()
 
