@@ -20,7 +20,14 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> list[tuple[str, str]]:
-    """Every query with the title of what asks it, as Grafana would send it for all gates: variables filled in."""
-    asked = [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
-    asked += [(one["name"], one["expr"]) for one in dashboard()["annotations"]["list"]]
-    return [(title, text.replace("$__rate_interval", "1m").replace("$instance", ".*")) for title, text in asked]
+    """Every query of a panel with the panel's title, as Grafana would send it for all gates."""
+    return [(panel["title"], _filled_in(target["expr"])) for panel in panels() for target in panel["targets"]]
+
+
+def annotations() -> list[str]:
+    """The queries for what is marked in all panels."""
+    return [_filled_in(one["expr"]) for one in dashboard()["annotations"]["list"]]
+
+
+def _filled_in(query: str) -> str:
+    return query.replace("$__rate_interval", "1m").replace("$instance", ".*")
