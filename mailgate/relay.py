@@ -110,7 +110,7 @@ class Relay:
             self._telemetry.event("message.failed", {"id": case.id, "trace": traceback.format_exc()}, level="error")
             self._telemetry.count("messages", door=peer.door, verdict="failed")
             said = dict.fromkeys(case.envelope.recipients, (answer.DEFERRED, answer.trouble(case.id)))
-        self._telemetry.observe("stage_seconds", loop.time() - started, stage="total")
+        self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="total")
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
         return tuple(said[recipient][1] for recipient in envelope.recipients)
@@ -257,7 +257,7 @@ class Relay:
             )
         except TimeoutError:
             outcomes = all_alike(Result.UNCERTAIN, silence("no outcome in time"), len(recipients), alone=True)
-        self._telemetry.observe("stage_seconds", loop.time() - started, stage="upstream")
+        self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="upstream")
         return dict(zip(recipients, outcomes, strict=True))
 
     # spool and answer
@@ -297,7 +297,7 @@ class Relay:
             self._telemetry.event("spool.failed", {"id": case.id, "cause": str(error) or "timeout"}, level="error")
             return answer.trouble(case.id)
         finally:
-            self._telemetry.observe("stage_seconds", loop.time() - started, stage="spool")
+            self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="spool")
         return None
 
     # tell
