@@ -5,7 +5,8 @@ that is for it fires, and ends when the part is back. Rules are the shipped ones
 """
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 from math import isnan
 from pathlib import Path
@@ -36,18 +37,19 @@ _COMING = {"mailgate_auth_results", "mailgate_dns_queries", "mailgate_dns_second
 class Site:
     """All of it, and a list to post to. `said` is what the alerts that fired said, by their names."""
 
-    def __init__(self, directory: Path, stack: Stack) -> None:
+    def __init__(self, directory: Path, stack: Stack, undo: ExitStack) -> None:
         self._directory = directory
         self._marks = count()
         self.stack = stack
         self.spamd = Spamd(directory / "spamd")
+        undo.callback(self.spamd.close)
         self.spamd.begin()
         self._public("abuse.txt", "127.66.0.0/16\n")
         self._public("rest", REST_SECRET.decode())
         # What other tests sent to runners that this Mailman does not have; and each post leaves something for `out`.
         for left in (stack.mailman.var / "queue").glob("*/*.pck"):
             left.unlink()
-        self._out = Child(
+        out = Child(
             [PROGRAMS / "runner", "-C", stack.mailman._config, "--runner=out:0:1"],
             directory=stack.mailman.directory,
             log=directory / "out-runner",
@@ -56,9 +58,12 @@ class Site:
         self.list = stack.new_list()
         self.said: dict[str, dict[str, str]] = {}
         self.fired_at = 0.0
+        undo.callback(out.kill)
         self.gate = stack.new_gate()
+        undo.callback(stack.direct)
         rules = {file.name: quick(file) for file in (RECORDING, ALERTS)}
         self.prometheus = Prometheus(directory / "prometheus", self.gate.http, rules)
+        undo.callback(self.prometheus.close)
         self.prometheus.begin()  # it takes five seconds to look for its target
         self.spamd.ready()
         self.gate.configure(self._settings(self.gate))
@@ -67,7 +72,7 @@ class Site:
         stack.ask()
         self.prometheus.ready()
         wait_until(lambda: self.value("up") == 1, "the gate is scraped")
-        wait_until(lambda: not self.firing(), "nothing is heard of the start")
+        self.wait_silence(*alerts())
         self.begun = self.value("vector(time())")
 
     def _public(self, name: str, text: str) -> None:
@@ -108,29 +113,39 @@ class Site:
     def wait_firing(self, *names: str, posting: bool = False) -> None:
         """Until all of these fire; `posting` goes on meanwhile, since a rate needs something to go on with."""
         assert set(names) <= alerts().keys()
+        missing = set(names)
 
         def heard() -> bool:
             if posting:
                 self.post()
-            return set(names) <= self.firing()
+            missing.difference_update(self.firing())
+            return not missing
 
-        wait_until(heard, f"{names} fire", deadline=30)
+        self._wait(heard, missing)
         self.fired_at = self.value("vector(time())")
 
     def wait_silence(self, *names: str) -> None:
         """Until none of these fires any more."""
-        wait_until(lambda: not set(names) & self.firing(), f"{names} are over", deadline=30)
+        loud: set[str] = set()
+
+        def silent() -> bool:
+            loud.clear()
+            loud.update(self.firing() & set(names))
+            return not loud
+
+        self._wait(silent, loud)
+
+    @staticmethod
+    def _wait(condition: Callable[[], bool], left: set[str]) -> None:
+        try:
+            wait_until(condition, "all of these alerts", deadline=30)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: still to come or to go: {left}") from None
 
     def value(self, expression: str) -> float:
         """What a query with one result comes to; NaN while there is none."""
         found = self.prometheus.query(expression)
         return float(found[0]["value"][1]) if found else float("nan")
-
-    def close(self) -> None:
-        """Take down what is ours."""
-        self._out.kill()
-        self.prometheus.close()
-        self.spamd.close()
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +154,9 @@ def site(_session_stack: Stack) -> Iterator[Site]:
     directory = temporary_directory("mailgate-monitoring-")
     directory.chmod(0o755)
     _session_stack.restore()
-    made = Site(directory, _session_stack)
-    yield made
-    made.close()
-    _session_stack.direct()
-    remove(directory)
+    with ExitStack() as undo:
+        undo.callback(remove, directory)
+        yield Site(directory, _session_stack, undo)
 
 
 def test_all_is_well_and_no_alert_is_heard(site: Site) -> None:
@@ -227,6 +240,7 @@ def test_a_dead_mailman_is_heard(site: Site) -> None:
     """Nobody is there any more: neither LMTP, nor REST, nor a runner."""
     site.stack.mailman.kill()
     site.stack.to_mailman.refuse()
+    site.post()  # that LMTP is gone is seen when there is something to deliver
     site.wait_firing("MailgateMailmanUnreachable", "MailgateMailmanRunnerDead", "MailgateMailmanRestDown")
 
 
