@@ -15,6 +15,8 @@ from mailgate.core.units import said_seconds
 QUEUES = ("in", "pipeline", "out", "bounces", "virgin", "archive", "command", "digest", "retry", "shunt", "bad")
 # What each post goes through within moments; the runners of the others sleep for minutes, or have none.
 FLOWING = ("in", "pipeline", "out")
+# Those that Mailman 3.3 has by itself; `lmtp` takes the mail, `rest` and `task` have no queue.
+RUNNERS = (*QUEUES[:9], "lmtp", "nntp", "rest", "task")
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,12 @@ class Gate:
         except OSError as error:
             return 0, str(error)
 
+    def ask(self, path: str, accept: str) -> tuple[str, str]:
+        """The content type and the text of a page, for who accepts that."""
+        request = urllib.request.Request(f"http://{self._http}{path}", headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return response.headers["Content-Type"], response.read().decode()
+
     def metrics(self) -> dict[str, float]:
         """All samples: `name{label="value"}` (labels in order of their names) → value."""
         status, text = self.page("/metrics")

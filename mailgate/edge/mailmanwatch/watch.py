@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from mailgate.config import MailmanConfig
-from mailgate.core.mailman_queues import Look, Queue, seen, stalled
+from mailgate.core.mailman_queues import RUNNERS, Look, Queue, seen, stalled
 from mailgate.edge.mailmanwatch import queues, rest, runners
 from mailgate.ports import Telemetry, Valve
 
@@ -105,6 +105,7 @@ class MailmanWatch:
     def _runners(self, alive: Mapping[str, bool]) -> dict[str, bool]:
         """Those that live, and as dead those that did or should. Nothing at all where no process was ever seen."""
         before = self._seen.alive
+        alive = {name: lives for name, lives in alive.items() if name in RUNNERS or name in self._declared}
         if not alive and not before:
             return {}
         found = dict.fromkeys([*before, *self._declared], False) | dict(alive)
