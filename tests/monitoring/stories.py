@@ -62,7 +62,6 @@ GATE = (
     Story(
         "MailgateOwnFault", 35, {_FAILED: "3x30 4x9"}, ({_FAILED: "3x50"},), 30, {"door": "lmtp", "verdict": "failed"}
     ),
-    Story("MailgateOwnFault", 7, {_FAILED: "_x5 1x9"}, ({},), 4, {"door": "lmtp", "verdict": "failed"}),
     Story(
         "MailgateLoopSlow",
         9,
