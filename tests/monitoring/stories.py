@@ -124,7 +124,13 @@ MAILMAN = (
         58,
         {"queue": "shunt"},
     ),
-    Story("MailgateMailmanUnwatched", 14, {**UP, _FILES % "in": "0x3 stale"}, ({**UP, _FILES % "in": "0x90"}, UP), 13),
+    Story(
+        "MailgateMailmanUnwatched",
+        14,
+        {**UP, _FILES % "in": "0x3 stale"},
+        ({**UP, _FILES % "in": "0x90"}, UP, {_FILES % "in": "0x3 stale"}),
+        13,
+    ),
 )
 
 _STATE = 'mailgate_spool_messages{@,state="%s"}'
@@ -143,7 +149,7 @@ SPOOL = (
         25,
         {_STATE % "pending": "0+8x60"},
         ({_STATE % "pending": "0+6x60"}, {_STATE % "held": "0+8x60"}),
-        10,
+        15,
     ),
     Story("MailgateSpoolOld", 10, {_AGE: "1801x20"}, ({_AGE: "1800x20"},), 9),
     Story("MailgateSpoolExpiring", 10, {_AGE: "259201x20"}, ({_AGE: "259200x20"},), 9),
@@ -212,7 +218,7 @@ _ACCEPTED = 'mailgate_messages_total{@,door="lmtp",verdict="accept"}'
 _BREAKER = 'mailgate_breaker_open{@,upstream="%s"}'
 
 SPAM = (
-    Story("MailgateUnscoredMail", 25, {_UNSCORED: "0+1x60"}, ({_UNSCORED: "0+0.6x60"},), 8),
+    Story("MailgateUnscoredMail", 25, {_UNSCORED: "0+1x60"}, ({_UNSCORED: "0+0.6x60"},), 13),
     Story(
         "MailgateUnscoredShare",
         20,
@@ -228,6 +234,8 @@ SPAM = (
             {_ACCEPTED: "0+1x400", _SCORED: "0+1x400"},
             {_ACCEPTED: "0+1x400", _SCORED: "0+1x200 200x200", _UNSCORED: "0x200 0+1x200"},
             {_ACCEPTED: "0+1x400"},
+            {_ACCEPTED: "0+1x400", _SCORED: "0+0.125x200 stale"},
+            {_ACCEPTED: "0+0.25x400", _SCORED: "0+1x200 stale"},
         ),
         250,
     ),
@@ -263,7 +271,7 @@ NETWORKS = (
         "MailgateNetworkListStale",
         60,
         {_LIST_AGE % "a": "604801x90"},
-        ({_LIST_AGE % "a": "604801x90", _LIST_AGE % "b": "60x90"},),
+        ({_LIST_AGE % "a": "604801x90", _LIST_AGE % "b": "604740x90"},),
         59,
     ),
     Story(
@@ -297,7 +305,7 @@ MAIL = (
     Story(
         "MailgateNoMail",
         725,
-        {_ACCEPTED: "0+1x600 600x200"},
+        {_ACCEPTED: "0+0.5x600 300x200"},
         ({_ACCEPTED: "0+1x800"}, {_ACCEPTED: "0+0.25x600 150x200"}),
         700,
     ),
@@ -305,7 +313,7 @@ MAIL = (
         "MailgateDeferring",
         25,
         {_PUT_OFF: "0+3x60", _DELIVERED: "0+7x60"},
-        ({_PUT_OFF: "0+1x60", _DELIVERED: "0+9x60"},),
+        ({_PUT_OFF: "0+2x60", _DELIVERED: "0+8x60"},),
         14,
     ),
     Story(
@@ -320,22 +328,33 @@ MAIL = (
         "MailgateVerdictsUnusual",
         1560,
         {_ACCEPTED: "0+10x1500 15007+7x100", _REJECTED: "0+0.1x1500 153+3x100"},
-        ({_ACCEPTED: "0+5x1600", _REJECTED: "0+5x1600"}, {_ACCEPTED: "_x1490 0+7x100", _REJECTED: "_x1490 0+3x100"}),
-        1505,
+        (
+            {_ACCEPTED: "0+5x1600", _REJECTED: "0+5x1600"},
+            {_ACCEPTED: "_x1510 0+7x100", _REJECTED: "_x1510 0+3x100"},
+            {_ACCEPTED: "0+0.25x1600", _REJECTED: "0x1500 0+0.25x100"},
+        ),
+        1515,
         {"door": "lmtp", "verdict": "reject"},
     ),
     Story(
         "MailgateOriginUnknown",
-        45,
-        {_ORIGIN % "unknown": "0+1x60", _ORIGIN % "header": "0+9x60"},
-        ({_ORIGIN % "unknown": "0+1x60", _ORIGIN % "header": "0+99x60"},),
+        57,
+        {_ORIGIN % "unknown": "0+0.25x60", _ORIGIN % "header": "0+2x60"},
+        (
+            {_ORIGIN % "unknown": "0+1x60", _ORIGIN % "header": "0+24x60"},
+            {_ORIGIN % "unknown": "0+0.125x60", _ORIGIN % "header": "0+1x60"},
+        ),
         25,
     ),
     Story(
         "MailgateNotAsked",
-        45,
-        {_JOINED % "joined": "0+4x60", _JOINED % "unknown": "0+6x60"},
-        ({_JOINED % "joined": "0+6x60", _JOINED % "unknown": "0+4x60"}, {_JOINED % "joined": "0x60"}),
+        57,
+        {_JOINED % "joined": "0+0.5x60", _JOINED % "unknown": "0+0.75x60"},
+        (
+            {_JOINED % "joined": "0+6x60", _JOINED % "unknown": "0+4x60"},
+            {_JOINED % "joined": "0+0.125x60", _JOINED % "unknown": "0+0.25x60"},
+            {_JOINED % "joined": "0x60"},
+        ),
         25,
     ),
     Story("MailgateLimiting", 15, {_LIMITED: "0+4x30"}, ({_LIMITED: "0+3x30"},), 5, {"limit": "network"}),
