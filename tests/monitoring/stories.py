@@ -41,7 +41,7 @@ _PRESENT = {**UP, **dict.fromkeys(_ALERTED, "1x9"), 'mailgate_upstream_up{@,upst
 _FAILED = 'mailgate_messages_total{@,door="lmtp",verdict="failed"}'
 _TOTAL = 'mailgate_stage_seconds_bucket{@,stage="total"'
 _FDS, _MAX_FDS = "process_open_fds{@}", "process_max_fds{@}"
-_STARTED = "process_start_time_seconds{@}"
+_STARTED, _LOST = "process_start_time_seconds{@}", "mailgate_history_lost_total{@}"
 
 GATE = (
     Story("MailgateDown", 4, {"up{@}": "1 1 0x9"}, ({"up{@}": "1 0 0 1x9"},), early=3),
@@ -80,6 +80,7 @@ GATE = (
     Story(
         "MailgateFilesExhausted", 10, {_FDS: "900x20", _MAX_FDS: "1024x20"}, ({_FDS: "800x20", _MAX_FDS: "1024x20"},), 9
     ),
+    Story("MailgateHistoryLost", 7, {_LOST: "0x5 3x9"}, ({_LOST: "3x9"},), 5),
     Story(
         "MailgateClockWrong",
         10,
