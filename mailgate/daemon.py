@@ -143,7 +143,6 @@ class Daemon:
             if http:
                 http.close()
             self._upstream.close()
-            self._watch.close()
             await self._scorers.close()
             await self._spool.close()
             logging.getLogger().removeHandler(bridge)
@@ -283,7 +282,7 @@ class Daemon:
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
         watchdog = systemd.watchdog_interval()
-        told, noted = 0.0, -_NOTE
+        told = noted = 0.0
         while True:
             due = loop.time() + _BEAT
             await asyncio.sleep(_BEAT)

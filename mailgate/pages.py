@@ -30,7 +30,7 @@ from mailgate.verdict import VerdictDoor
 
 _STUCK = 10.0  # seconds without a beat after which /healthz says no
 _RATED = 60.0  # seconds of which `mailgate status` tells the rates
-_NOTED = ("messages", "recipients", "replays", "unscored")
+_NOTED = ("messages", "recipients", "replays", "unscored", "mailman_drained")
 _TOP = 8  # reasons that `mailgate status` names
 # The states of what is still there; delivered and dropped ones are history.
 _IN_SPOOL = ("pending", "uncertain", "held", "failed", "corrupt")
@@ -62,7 +62,7 @@ class Pages:
     pulse: Pulse
     doors: dict[str, Door] = field(default_factory=dict)
     spool_trouble: str = ""
-    rates: Rates = field(default_factory=Rates)
+    rates: Rates = field(default_factory=lambda: Rates(((time.monotonic(), {}),)))
     started: float = field(default_factory=time.time)
 
     def served(self) -> Mapping[str, Page]:
@@ -114,6 +114,7 @@ class Pages:
             "mailman_behind": self.watch.status(time.time()),
             "reasons": {key[1]: int(count) for key, count in reasons[:_TOP]},
             "errors": self.telemetry.errors(),
+            "networks": self._broken_lists(),
             "offenders": self.verdict.offenders(),
         }
         return as_json(200, tree)
@@ -152,6 +153,11 @@ class Pages:
             return self.spool_trouble or self.spool.trouble or self.spool.space().refusal
         except SpoolError as error:
             return str(error)
+
+    def _broken_lists(self) -> str:
+        files = self.networks.table.files if self.networks.table else ()
+        broken = [one.name for one in files if one.broken]
+        return f"broken: {', '.join(broken)}" if broken else "ok"
 
     def _in_spool(self) -> dict[str, object]:
         try:
@@ -216,5 +222,5 @@ def _grouped(rates: Mapping[tuple[str, ...], float]) -> dict[str, dict[str, floa
     found: dict[str, dict[str, float]] = {name: {} for name in _NOTED}
     for (name, *labels), rate in rates.items():
         told = found[name]
-        told[labels[-1]] = round(told.get(labels[-1], 0.0) + rate, 2)
+        told[labels[-1]] = round(told.get(labels[-1], 0.0) + rate, 1)
     return found

@@ -191,7 +191,7 @@ class LimitsConfig(_Section):
 
 
 class HttpConfig(_Section):
-    """Where /metrics, /healthz and /readyz are served."""
+    """Where /metrics, /healthz, /readyz and the others are served."""
 
     listen: Address = Endpoint("127.0.0.1", 9725)
 

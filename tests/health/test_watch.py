@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +14,18 @@ from mailgate.config import parse
 from mailgate.edge.mailmanwatch import MailmanWatch
 from mailgate.ports import Valve
 from tests.cli.site import Silence
-from tests.health.test_queues import put
+from tests.health.test_queues import put, runner
 
 
 class Counting(Silence):
-    """Telemetry of which the sum of all counts is kept."""
+    """Telemetry of which the sum of all counts is kept, and what was said."""
 
-    counted = 0.0
+    def __init__(self) -> None:
+        self.counted = 0.0
+        self.said: list[tuple[str, object]] = []
+
+    def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:  # noqa: ARG002
+        self.said.append((name, fields.get("runners", fields.get("cause"))))
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:  # noqa: ARG002  as ports.Telemetry has it
         self.counted += amount
@@ -35,7 +41,7 @@ class Watched:
         self.telemetry = Counting()
         keys = {
             "queue_dir": str(directory),
-            "pid_file": f"{directory}/none",
+            "pid_file": f"{directory}/master.pid",
             "probe_interval": "10ms",
             "stalled_after": "200ms",
         }
@@ -59,7 +65,6 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    found.watch.close()
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -89,6 +94,30 @@ async def test_what_moves_slowly_is_not_kept_back(watched: Watched) -> None:
         file.unlink()
         await until(partial(lambda left: watched.telemetry.counted == left, number))
     assert not watched.watch.stalled
+
+
+async def test_a_runner_that_ends_is_dead_until_it_is_back(watched: Watched) -> None:
+    (watched.directory / "master.pid").write_text(str(os.getpid()))
+    with runner("--runner=in:0:1"), runner("--runner=nobodys:0:1"):
+        with runner("--runner=out:0:1"):
+            await until(lambda: watched.samples().get("mailman_runners") == {"in": 1.0, "out": 1.0})
+        await until(lambda: watched.samples()["mailman_runners"] == {"in": 1.0, "out": 0.0})
+        with runner("--runner=out:0:1"):
+            await until(lambda: watched.samples()["mailman_runners"] == {"in": 1.0, "out": 1.0})
+    told = [one for one in watched.telemetry.said if one[0].startswith("mailman.runners")]
+    assert told[:2] == [("mailman.runners.down", ["out"]), ("mailman.runners.up", ["out"])]
+
+
+async def test_what_is_said_of_what_can_not_be_seen(watched: Watched) -> None:
+    (watched.directory / "in").touch()
+    await until(lambda: watched.telemetry.said)
+    ((name, cause),) = watched.telemetry.said
+    assert name == "mailman.unseen"
+    assert "Not a directory" in str(cause)
+    assert "mailman_stalled" not in watched.samples()
+    (watched.directory / "in").unlink()
+    await until(lambda: len(watched.telemetry.said) > 1)
+    assert watched.telemetry.said[1][0] == "mailman.seen"
 
 
 async def test_what_is_not_known_is_absent(watched: Watched) -> None:

@@ -10,10 +10,12 @@ Mailman that stands still is fed no more, but for a moment now and then, by whic
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from mailgate.config import MailmanConfig
 from mailgate.core.mailman_queues import RUNNERS, Look, Queue, seen, stalled
@@ -32,9 +34,12 @@ _Values = tuple[tuple[dict[str, str], float], ...]
 
 @dataclass(slots=True)
 class _Seen:
-    """What the last look found. `alive` of the runners that are, or were, or should be there."""
+    """What the last look found in the queues of the directory `of`. `alive`: the runners that are, were, or should be
+    there.
+    """
 
     at: float = 0.0
+    of: Path | None = None
     queues: Mapping[str, Queue] = field(default_factory=dict)
     alive: Mapping[str, bool] = field(default_factory=dict)
     version: str = ""
@@ -51,7 +56,7 @@ class MailmanWatch:
         self._telemetry = telemetry
         self._seen = _Seen()
         self._trouble: dict[str, str] = {}  # what can't be seen, and why
-        self._thread = ThreadPoolExecutor(1, "mailman")
+        self._good_for = _STALE
         self._looking: Future[_Found] | None = None
         self._declared: frozenset[str] = frozenset()
         self._ask_again = 0.0
@@ -66,21 +71,21 @@ class MailmanWatch:
                 await self._look()
             else:
                 self._seen, self._trouble = _Seen(), {}
+            pause = max(self.config.probe_interval, _SHARE * (loop.time() - started))
+            self._good_for = max(_STALE, 2 * pause)
             self._judge(time.time())
             await self._trial()
-            await asyncio.sleep(max(self.config.probe_interval, _SHARE * (loop.time() - started)))
-
-    def close(self) -> None:
-        """Begin no more looks."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+            await asyncio.sleep(pause)
 
     # look
 
     async def _look(self) -> None:
-        version = await self._ask() if self.config.rest_url else ""
+        version = await self._ask()
         if self._looking and not self._looking.done():
             return  # still at the one before
-        self._looking = self._thread.submit(self._blocking, self.config, self._seen.queues)
+        config = self.config
+        before = self._seen.queues if self._seen.of == config.queue_dir else {}
+        self._looking = _begun(lambda: _look(config, before))
         try:
             async with asyncio.timeout(_PATIENCE):
                 looks, alive, unseen = await asyncio.wrap_future(self._looking)
@@ -89,18 +94,10 @@ class MailmanWatch:
             return
         self._say("queues", "")
         self._say("runners", unseen)
-        found = {name: seen(self._seen.queues.get(name), look) for name, look in looks.items()}
+        found = {name: seen(before.get(name), look) for name, look in looks.items()}
         for name, queue in found.items():
             self._telemetry.count("mailman_drained", queue.left, queue=name)
-        self._seen = _Seen(time.time(), found, self._runners(alive), version)
-
-    @staticmethod
-    def _blocking(config: MailmanConfig, before: Mapping[str, Queue]) -> _Found:
-        looks = queues.look(config.queue_dir, before) if config.queue_dir else {}
-        try:
-            return looks, runners.alive(config.pid_file), ""
-        except OSError as error:
-            return looks, {}, str(error)
+        self._seen = _Seen(time.time(), config.queue_dir, found, self._runners(alive), version)
 
     def _runners(self, alive: Mapping[str, bool]) -> dict[str, bool]:
         """Those that live, and as dead those that did or should. Nothing at all where no process was ever seen."""
@@ -111,16 +108,20 @@ class MailmanWatch:
         found = dict.fromkeys([*before, *self._declared], False) | dict(alive)
         if self._declared:  # what it is not to have any more is no loss
             found = {name: lives for name, lives in found.items() if lives or name in self._declared}
-        for name, lives in found.items():
-            if lives != before.get(name, True):
-                level = "info" if lives else "error"
-                self._telemetry.event(f"mailman.runner.{'up' if lives else 'down'}", {"runner": name}, level=level)
+        changed = {name: lives for name, lives in found.items() if lives != before.get(name, True)}
+        if ended := [name for name, lives in changed.items() if not lives]:
+            cause = f"not all processes are there: {', '.join(ended)}"
+            self._telemetry.event("mailman.runners.down", {"runners": ended, "cause": cause}, level="error")
+        if back := [name for name, lives in changed.items() if lives]:
+            self._telemetry.event("mailman.runners.up", {"runners": back})
         return found
 
     async def _ask(self) -> str:
         """Ask Mailman itself; its version, "" if it does not answer."""
         url, secret, now = self.config.rest_url, self.config.rest_secret_file.octets, time.monotonic()
-        assert url is not None
+        if url is None:
+            self._declared, self._ask_again = frozenset(), 0.0
+            return ""
         try:
             async with asyncio.timeout(self.config.connect_timeout):
                 version = await rest.version(url, secret)
@@ -172,7 +173,7 @@ class MailmanWatch:
 
     def _fresh(self, now: float) -> _Seen:
         """What was seen, if that was lately."""
-        return self._seen if abs(now - self._seen.at) < max(_STALE, 2 * self.config.probe_interval) else _Seen()
+        return self._seen if abs(now - self._seen.at) < self._good_for else _Seen()
 
     # tell: any thread may ask
 
@@ -207,3 +208,26 @@ class MailmanWatch:
             "runners": dict(found.alive),
             "trouble": dict(self._trouble),
         }
+
+
+def _look(config: MailmanConfig, before: Mapping[str, Queue]) -> _Found:
+    looks = queues.look(config.queue_dir, before) if config.queue_dir else {}
+    try:
+        return looks, runners.alive(config.pid_file), ""
+    except OSError as error:
+        return looks, {}, str(error)
+
+
+def _begun(job: Callable[[], _Found]) -> Future[_Found]:
+    """The job, begun in a thread for which the end of the daemon does not wait."""
+    future: Future[_Found] = Future()
+    future.set_running_or_notify_cancel()  # from now on it can't be cancelled
+
+    def run() -> None:
+        try:
+            future.set_result(job())
+        except BaseException as error:  # noqa: BLE001  whoever waits gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="mailman", daemon=True).start()
+    return future

@@ -273,13 +273,15 @@ class Store:
 
     async def tend(self, now: float) -> Tended:
         """Housekeeping: see `housekeeping.tend`. To be called every few seconds. Raises SpoolError."""
-        if self._trouble:  # it may be over, and no message has come that would show it
-            with contextlib.suppress(SpoolError):  # it is not: `trouble` says so
-                await self._write(self._spool.work.touch, None)
         return await tend(self._spool, self.config, now, self._event)
 
     async def control(self, now: float) -> Control:
-        """What a verb in any process may have written."""
+        """What a verb in any process may have written. To be called every second or so: it also looks whether the
+        spool's trouble is over, which no message may come to show.
+        """
+        if self._trouble:
+            with contextlib.suppress(SpoolError):  # it is not over: `trouble` says so
+                await self._write(self._spool.work.touch, None)
         mark = self.database.owner_mark
         return await self._read(lambda c: Control(control.paused(c, now), control.foreign(c, mark)), "reading")
 
