@@ -11,6 +11,7 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mailgate.core.located import Broken
@@ -64,16 +65,20 @@ def _read(name: str, listed: Listed, sets: int) -> tuple[list[NetworkSet], list[
 
 
 def _keep(name: str, listed: Listed, before: Table | None) -> list[NetworkSet]:
-    """List what this file, or the files of this directory, listed before."""
-    if before is None:
-        return []
-    kept = [one for one in before.sets if one.file == name or str(Path(one.file).parent) == name]
-    if kept:
+    for one in kept(name, before):
+        listed.add(one.span, one.of, one.expires)
+    return _of_file(name, before)
+
+
+def kept(name: str, before: Table | None) -> Iterator[Entry]:
+    """What this file, or the files of this directory, listed before; no line and no comment is known of it."""
+    if before and (sets := _of_file(name, before)):
         for stretch, cover in before.stretches():
-            for of, expires in cover:
-                if of in kept:
-                    listed.add(stretch, of, expires)
-    return kept
+            yield from (Entry(of, stretch, 0, expires, "") for of, expires in cover if of in sets)
+
+
+def _of_file(name: str, before: Table | None) -> list[NetworkSet]:
+    return [one for one in before.sets if name in {one.file, str(Path(one.file).parent)}] if before else []
 
 
 def load(path: Path) -> Table | None:
@@ -84,12 +89,16 @@ def load(path: Path) -> Table | None:
         return None
 
 
+def last(path: Path) -> Table | None:
+    """The same, where a damaged table, or another version's, is as good as none. Raises OSError."""
+    with contextlib.suppress(ValueError):
+        return load(path)
+    return None
+
+
 def make(sources: Sources, path: Path) -> Table:
     """Make the table anew and put it where it belongs. Raises OSError."""
-    before = None
-    with contextlib.suppress(ValueError):  # a damaged one, or another version's, is as good as none
-        before = load(path)
-    octets = made(sources, before, time.time())
+    octets = made(sources, last(path), time.time())
     write(path, octets, MODE)
     return Table(octets)
 
