@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
 from typing import Any
 
 import typer
 
+from mailgate.cli.daemon_page import Silent, page
 from mailgate.cli.options import ConfigFile, Json, read_config
 from mailgate.cli.output import FAILED, Column, fail, line, objects, table
-from mailgate.core.endpoint import Endpoint
-
-_PATIENCE = 5.0  # seconds
-
-
-class _Connection(http.client.HTTPConnection):
-    """To where http.listen says, a unix socket too."""
-
-    def __init__(self, at: Endpoint) -> None:
-        super().__init__(at.host or "localhost", at.port or None, timeout=_PATIENCE)
-        self._path = at.path
-
-    def connect(self) -> None:
-        if not self._path:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(self._path)
 
 
 def status(as_json: Json = False, config: ConfigFile = None) -> None:
-    """Say whether the daemon would take mail now, and who is over a limit most often.
+    """Say whether the daemon would take mail now, what is broken, and who is over a limit most often.
 
     For example:
       mailgate status
@@ -41,11 +20,13 @@ def status(as_json: Json = False, config: ConfigFile = None) -> None:
 
     Exit status: 0 it would take mail, 1 it would not, or does not answer, 2 usage.
     """
-    at = read_config(config)[0].http.listen
+    read, _ = read_config(config)
     try:
-        told, offenders = _page(at, "/readyz"), _page(at, "/limits")["offenders"]
-    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
-        raise fail(f"http.listen: {at} does not answer: {error or type(error).__name__}") from None
+        told, offenders = page(read, "/readyz"), page(read, "/limits")["offenders"]
+        broken = [one["file"] for one in page(read, "/networks")["files"] if one["broken"]]
+    except (Silent, KeyError) as error:
+        raise fail(f"http.listen: {read.http.listen} does not answer: {error}") from None
+    told["networks"] = f"broken: {', '.join(broken)}" if broken else "ok"
     if as_json:
         objects([{**told, "offenders": offenders}])
     else:
@@ -54,16 +35,6 @@ def status(as_json: Json = False, config: ConfigFile = None) -> None:
         _tell(offenders)
     if not told["ready"]:
         raise typer.Exit(FAILED)
-
-
-def _page(at: Endpoint, path: str) -> dict[str, Any]:
-    connection = _Connection(at)
-    try:
-        connection.request("GET", path)
-        tree: dict[str, Any] = json.loads(connection.getresponse().read())
-        return tree
-    finally:
-        connection.close()
 
 
 def _said(value: object) -> str:
