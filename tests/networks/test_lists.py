@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -245,3 +247,18 @@ def test_any_text_is_read_or_broken(text: str) -> None:
         except Broken:
             continue
         assert all(isinstance(one, Entry | Bad) or one.name for one in found)
+
+
+def test_files_that_want_too_much_memory_leave_the_table(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("cidrs:\n" + "- {cidr: 192.0.2.1, comment: x}\n" * 60_000)
+    module = ["-I", "-m", "mailgate.edge.networks.making", "--table", "table", "--own", "own.txt", "a.yaml"]
+    run = subprocess.run(
+        ["prlimit", f"--as={100 * 2**20}", sys.executable, *module],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (1, "table: no memory")
+    assert not (tmp_path / "table").exists()

@@ -1,7 +1,8 @@
 """From files to a table: a process of its own, so that a million networks don't hold the daemon's loop up.
 
 Promises: the table is there whole or not at all. What a broken file listed before stays listed, from the table before.
-How it fails: exit status 1 and the reason on stderr; the table is the one before then.
+How it fails: exit status 1 and the reason on stderr, also where the files want more memory than there is to be; the
+table is the one before then.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from mailgate.edge.networks.writing import write
 MODE = 0o640
 _TOLD = 20  # bad entries of a file that are told one by one
 _NICE = 10  # mail goes first
+_MOST = 3 * 2**30  # octets of memory; a million entries with words of their own, as YAML, take half of that
 
 
 def made(sources: Sources, before: Table | None, now: float) -> bytes:
@@ -113,10 +116,12 @@ def main() -> None:
     os.nice(_NICE)
     with contextlib.suppress(OSError):  # where /proc is not to be had, the kernel chooses by itself
         Path("/proc/self/oom_score_adj").write_text("500")
+    _, allowed = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (min(_MOST, allowed) if allowed >= 0 else _MOST, allowed))
     try:
         make(Sources(tuple(given.files), given.own), given.table)
     except (OSError, MemoryError) as error:
-        sys.exit(f"{given.table}: {getattr(error, 'strerror', '') or error or 'no memory'}")
+        sys.exit(f"{given.table}: {getattr(error, 'strerror', '') or str(error) or 'no memory'}")
 
 
 if __name__ == "__main__":
