@@ -209,7 +209,7 @@ def _outcome(config: Config, ip: str, entries: list[Entry]) -> str:
     if others:
         said += f"; also listed for {', '.join(others)}"
     drifted = policy.drifted(of)
-    return said + (f"; mail from there is drift of {', '.join(drifted)}" if drifted else "")
+    return said + (f"; {', '.join(drifted)} should have stopped it (drift)" if drifted else "")
 
 
 @app.command()

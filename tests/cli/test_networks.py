@@ -66,7 +66,7 @@ def test_check_says_what_would_happen_and_why(lists: Site) -> None:
     assert f"{lists.directory}/site.yaml:3" in ran.out
     assert ran.out.splitlines()[-1] == (
         "192.0.2.200: mail: reject where Exim asks first, else policy.reject_after_acceptance: hold;"
-        " also listed for ferm, varnish; mail from there is drift of ferm"
+        " also listed for ferm, varnish; ferm should have stopped it (drift)"
     )
 
 
