@@ -176,7 +176,8 @@ def test_a_reload_takes_other_files_and_actions(place: Place) -> None:
 def test_no_place_for_the_table_costs_no_mail(place: Place) -> None:
     place.table.mkdir()
     place.gate.start()
-    assert place.gate.wait_for_event("networks.failed")
+    place.gate.wait_for_event("networks.failed")
+    assert {one["cause"] for one in place.gate.events("networks.failed")} == {f"{place.table}: Is a directory"}
     assert not place.blocked(FIRST)
     assert place.pair.fake.taken
 
