@@ -26,11 +26,15 @@ MAY_IMPORT = {
     "blocking": {"core", "ports"},
     "joining": {"core", "ports", "deadlines"},
     "scanning": {"core", "ports", "deadlines"},
-    "relay": {"core", "ports", "config", "deadlines", "joining", "scanning", "blocking"},
+    "case": {"core", "ports"},
+    "relay": {"core", "ports", "config", "case", "deadlines", "joining", "scanning", "blocking"},
     "replay": {"core", "ports", "config"},
     "verdict": {"core", "ports", "config", "deadlines", "scanning", "blocking"},
     "edge": {"core", "ports", "config", "version"},
-    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "verdict", "blocking", "edge", "version"},
+    "pages": {"core", "ports", "config", "scanner", "verdict", "blocking", "edge", "version"},
+    "daemon": {
+        *("core", "ports", "config", "relay", "replay", "scanner", "verdict", "blocking", "pages", "edge", "version"),
+    },
     "cli": {"core", "ports", "config", "relay", "replay", "edge", "daemon", "cli", "version"},
     "__main__": {"cli"},
 }

@@ -21,6 +21,7 @@ from mailgate.cli import (
     queue_look,
     spool,
     status,
+    trace,
     unscored,
 )
 from mailgate.cli.options import ConfigFile, read_config
@@ -87,6 +88,7 @@ def check_config(config: ConfigFile = None) -> None:
 queue_change.add_to(queue_look.app)
 app.add_typer(queue_look.app, name="queue")
 app.command()(status.status)
+app.command()(trace.trace)
 app.command()(pause.pause)
 app.command()(pause.resume)
 app.add_typer(spool.app, name="spool")
