@@ -55,7 +55,7 @@ def main() -> int:
         demo.title("6  Exim asks mailgate before it accepts: GTUBE again, and a ham post")
         demo.check_once(stack, asking.show_refusal(demo, stack, gate, address))
 
-        demo.title("7  A client's network is on the site's list of abusive networks, and then is not")
+        demo.title("7  A client's network is listed as abusive, and then is not any more")
         demo.check_once(stack, blocked.show_block(demo, stack, gate, address))
 
         demo.title("8  The metrics that moved")
