@@ -184,6 +184,7 @@ class Pages:
         yield "breaker_open", "1 while the upstream is left alone but for probes", down
         yield "paused", "1 while an operator has paused deliveries", _one(bool(self.valve.paused))
         yield "ready", "1 if a message would be accepted now", _one(bool(self._answers()["ready"]))
+        yield "clock_seconds", "The gate's clock, since the epoch", _one(time.time())
         lag = self.pulse.worst(time.monotonic())
         yield "loop_lag_seconds", "How late the event loop was, at worst, within the last minute", _one(lag)
         yield from samples(self.networks.table, time.time())

@@ -14,7 +14,7 @@ from mailgate.edge.telemetry import Telemetry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]
-_VERB = re.compile(r"mailgate ((?:queue |spool |unscored |networks )?[a-z-]+)\b")
+_VERB = re.compile(r"mailgate ((?:queue |spool |unscored |networks )?[a-z][a-z-]*)\b")
 _NOT_VERBS = {"queue", "spool", "unscored", "networks"}
 
 

@@ -144,7 +144,12 @@ OPERATIONS: list[tuple[str, Callable[[Store], Awaitable[Any]]]] = [
 
 @pytest.mark.parametrize("after", [False, True], ids=["before a statement", "after a statement"])
 async def test_all_or_nothing(
-    store: Store, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, copier: Copier, after: bool
+    store: Store,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    copier: Copier,
+    caplog: pytest.LogCaptureFixture,
+    after: bool,
 ) -> None:
     scratch = tmp_path_factory.mktemp("dead")
     fault = Fault(store, after=after)
@@ -162,7 +167,10 @@ async def test_all_or_nothing(
                 steps += 1
             else:
                 break
-        assert not fault.fired, f"{name}: step {number} failed and nobody was told"
+        # An operator's verb is not kept from its work by the history; that this lacks something is in the log.
+        told = "the history lacks something" in caplog.text and name in {"hold", "release", "drop"}
+        caplog.clear()
+        assert told or not fault.fired, f"{name}: step {number} failed and nobody was told"
         done = dump(tmp_path)
         assert done != before, name
         assert copier.dump_after_death(tmp_path, scratch) == done, name

@@ -67,6 +67,11 @@ class Gate:
         return self._verdict.address
 
     @property
+    def http(self) -> str:
+        """Where it serves /metrics."""
+        return str(self._http)
+
+    @property
     def pid(self) -> int:
         """The process id of the daemon."""
         assert self._child is not None
