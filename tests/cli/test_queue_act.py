@@ -130,6 +130,29 @@ def test_everything_has_to_be_meant(site: Site, queue: Queue, verb: str) -> None
     assert site.states() == before
 
 
+def test_a_blank_filter_does_not_mean_everything_else(site: Site, queue: Queue) -> None:
+    """A variable that is not set, beside a filter that is."""
+    before = site.states()
+
+    for option, blank in (
+        ("--list", ""),
+        ("--sender", " "),
+        ("--older-than", ""),
+        ("--newer-than", ""),
+        ("--state", "held,"),
+    ):
+        other = "--sender" if option == "--list" else "--list"
+        ran = site.run("queue", "drop", option, blank, other, "*", "--yes")
+        assert (ran.status, option in ran.err) == (2, True)
+
+    assert site.states() == before
+
+
+def test_an_age_of_nothing_is_an_age(site: Site, queue: Queue) -> None:
+    assert site.run("queue", "drop", "--newer-than", "0s", "--list", "*", "--yes").status == 3
+    assert site.run("queue", "hold", "--older-than", "0s", "--dry-run").status == 0
+
+
 def test_a_state_that_the_verb_is_not_for_is_misuse(site: Site, queue: Queue) -> None:
     ran = site.run("queue", "hold", "--state", "delivered")
 
