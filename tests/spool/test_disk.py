@@ -170,6 +170,18 @@ async def test_a_spool_opens_on_a_full_disk(disk: Path) -> None:
         assert await settle_all(store) == 1
 
 
+async def test_a_full_disk_does_not_lock_the_spool_for_ever(disk: Path) -> None:
+    """Not even the number of the process that has it can be written into the lock."""
+    async with spool(disk) as store:
+        await put(store, "one")
+    (disk / "spool.db.lock").unlink()  # a spool that was put back from a backup has none
+    fill(disk)
+    async with spool(disk) as store:
+        assert await settle_all(store) == 1
+    async with spool(disk) as store:
+        assert states(store) == {"delivered": 1}
+
+
 async def test_an_operator_makes_room_on_a_full_disk(disk: Path) -> None:
     async with spool(disk) as store:
         for n in range(3):

@@ -54,15 +54,21 @@ class Lock:
     def __init__(self, path: Path, patience: float) -> None:
         """Take it. Raises SpoolBusy if another process has it and keeps it for longer than `patience` seconds."""
         self._handle = create(beside(path, ".lock"))
-        until = time.monotonic() + patience
+        try:
+            self._take(path, time.monotonic() + patience)
+        except BaseException:
+            self.release()  # what stays open would keep it locked, from ourselves too
+            raise
+        with contextlib.suppress(OSError):  # the disk may be full; it is only what others are told
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def _take(self, path: Path, until: float) -> None:
         while not self._taken():
             if time.monotonic() > until:
                 holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
-                os.close(self._handle)
                 raise SpoolBusy(f"{path}: the spool is in use by process {holder or 'unknown'}")
             time.sleep(0.02)
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
 
     def _taken(self) -> bool:
         try:
