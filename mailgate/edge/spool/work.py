@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from mailgate.config import SpoolConfig
-from mailgate.edge.spool import chronicle, leases, place, storing, unscored, verdicts
+from mailgate.edge.spool import chronicle, control, leases, place, storing, unscored, verdicts
 from mailgate.edge.spool.chronicle import Packed
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
@@ -122,12 +122,19 @@ class Work:
         return SpoolFull(words) if words else None
 
     def _claim(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
-        with believing("claiming"):
-            return [leases.claim(connection, self._database.run, those, now) for now, those in calls]
+        return self._claimed(connection, calls, held=False)
 
     def _claim_held(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
-        with believing("claiming held ones"):
-            return [leases.claim(connection, self._database.run, those, now, held=True) for now, those in calls]
+        return self._claimed(connection, calls, held=True)
+
+    def _claimed(
+        self, connection: Connection, calls: Sequence[tuple[float, Those]], *, held: bool
+    ) -> Sequence[list[Claimed]]:
+        # Asked here, where nobody can turn it meanwhile: whoever claims may not have heard of it yet.
+        if not control.may_replay(connection, self._database.owner_mark, calls[0][0]):
+            return [[] for _ in calls]
+        with believing("claiming"):
+            return [leases.claim(connection, self._database.run, those, now, held=held) for now, those in calls]
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
