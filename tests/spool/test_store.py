@@ -149,21 +149,6 @@ async def test_the_disk_gets_its_space_back(store: Store, tmp_path: Path, monkey
     assert octets(await store.load("m2")) == octets(a_message(3_000_000))
 
 
-async def test_a_lifetime_that_is_over_fails_and_keeps_the_content(store: Store, telemetry: Recorder) -> None:
-    day = 86400.0
-    await put(store, "old", "a@lists.test", Parked("b@lists.test", "held", ""))
-    await put(store, "leased", now=NOW - 1)
-    await put(store, "young", now=NOW + 1)
-    await store.claim(NOW - 1, 1)
-
-    tended = await store.tend(NOW + 5 * day)
-
-    assert tended.expired == 1
-    assert states(store) == {"failed": 1, "held": 1, "pending": 2}
-    assert telemetry.named("spool.expired") == [{"id": "old", "recipients": 1}]
-    assert octets(await store.load("old"))
-
-
 async def test_the_same_id_twice_is_refused_and_the_first_stays(store: Store) -> None:
     await put(store, "one", message=a_message(fill=b"1"))
     with pytest.raises(SpoolError, match="UNIQUE"):

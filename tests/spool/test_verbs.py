@@ -143,9 +143,15 @@ async def test_verbs_and_their_dry_runs(full: Store, verb: Verb, selection: Sele
 
 
 async def test_a_release_begins_the_lifetime_anew(full: Store) -> None:
-    list(verbs.release(full.database, Selection(ids=("m3", "m4")), NOW + 5 * DAY))
-    assert (await full.tend(NOW + 5 * DAY + 60)).expired == 4
-    assert shown(full, Selection(states=("pending",))) == [("m3", ["pending"]), ("m4", ["pending"])]
+    list(verbs.release(full.database, Selection(ids=("m1", "m3", "m4")), NOW + 5 * DAY))
+    since = {claimed.id: claimed.since for claimed in await full.claim(NOW + 5 * DAY, 9)}
+    assert since == {
+        "m1": (NOW + 1,) * 2,
+        "m2": (NOW + 2,),
+        "m3": (NOW + 5 * DAY,),
+        "m4": (NOW + 5 * DAY,),
+        "m5": (NOW + 5,),
+    }
 
 
 async def test_a_reason_is_kept_as_the_reply(full: Store) -> None:

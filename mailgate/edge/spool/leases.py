@@ -15,7 +15,6 @@ from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, case
 
 from mailgate.core.envelope import Envelope, address_text
 from mailgate.core.spam import AWAITS_SCORE
-from mailgate.core.units import said_seconds
 from mailgate.edge.spool.schema import (
     CORRUPT,
     DELIVERED,
@@ -66,11 +65,6 @@ _ABANDON = (
     update(recipients)
     .where(recipients.c.message_id == bindparam("of"), recipients.c.lease != "", recipients.c.lease != bindparam("run"))
     .values(lease="", uncertain=True, attempts=recipients.c.attempts + 1)
-)
-_EXPIRE = (
-    update(recipients)
-    .where(recipients.c.message_id == bindparam("of"), recipients.c.number == bindparam("which"))
-    .values(state=FAILED, reply=bindparam("new_reply"))
 )
 
 
@@ -151,6 +145,7 @@ def _claimed(head: Any, rows: list[Any], *, held: bool) -> Claimed:
         ),
         numbers=tuple(row.number for row in rows),
         attempts=tuple(row.attempts for row in rows),
+        since=tuple(float(row.since) for row in rows),
         received=head.received,
         alone=any(row.alone for row in rows),
         facts=Facts(head.exim_id, head.message_id, head.client, head.scan),
@@ -210,27 +205,3 @@ def abandoned(connection: Connection, run: str, *, scan: bool = False) -> list[s
 def abandon(connection: Connection, run: str, ids: Sequence[str]) -> None:
     """End the leases of other runs, which are gone, on these messages: what they held may have been delivered."""
     connection.execute(_ABANDON, [{"of": gate_id, "run": run} for gate_id in ids])
-
-
-def expire(connection: Connection, now: float, lifetime: float, most: int) -> list[str]:
-    """Let up to `most` pending recipients fail that have waited for longer than `lifetime` seconds; content and all
-    stay for the operator. The ids of their messages, one for each recipient.
-    """
-    old = select(recipients.c.message_id, recipients.c.number, recipients.c.reply).where(
-        recipients.c.state == PENDING,
-        recipients.c.lease == "",
-        recipients.c.received <= now - lifetime,  # lets the index find them; `since` is never earlier
-        recipients.c.since <= now - lifetime,
-    )
-    rows = connection.execute(old.limit(most)).all()
-    if rows:
-        # RFC 3463 §3.5: X.4.7, delivery time expired
-        over = f"4.4.7 not delivered within spool.lifetime ({said_seconds(lifetime)})"
-        connection.execute(
-            _EXPIRE,
-            [
-                {"of": row.message_id, "which": row.number, "new_reply": text(f"{over}; last: {row.reply}")}
-                for row in rows
-            ],
-        )
-    return [row.message_id for row in rows]

@@ -3,8 +3,8 @@
 Promises: what `store` has returned from is synced to disk; what it raised for is not kept. No call blocks the event
 loop: writes happen in the writer's thread, reads in a few others, each with a deadline. A spool that can not be
 opened stops nothing: `open` raises and may be called again, everything else raises SpoolError until then.
-Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.expired` (its lifetime was over),
-`spool.trouble` (a write without a caller failed), `records.failed` (a verdict's record could not be kept or found).
+Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.trouble` (a write without a caller failed),
+`records.failed` (a verdict's record could not be kept or found).
 Telemetry is called from the writer's thread too.
 """
 

@@ -29,7 +29,7 @@ class Work:
     """The operations, by what they take:
 
     `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
-    Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `expire` now · `purge` the time before which
+    Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `purge` the time before which
     settled messages are forgotten · `forget` (the same for the ledger, how many) · `chronicle` a Packed part of the
     history · `fade` (the time before which that is forgotten, the octets that it may have) · `keep` a Kept (a verdict's
     record) · `trim` now (the records) · `shrink` None.
@@ -51,7 +51,6 @@ class Work:
         self.settle_only = Operation("settling without removing", self._settle_only)
         self.note = Operation("writing the ledger", self._note, vital=False)
         self.set_aside = Operation("setting aside", self._set_aside)
-        self.expire = Operation("expiring", self._expire)
         self.purge = Operation("purging", self._purge)
         self.forget = Operation("forgetting old entries of the ledger", self._forget)
         self.chronicle = Operation("writing the history", self._chronicle, self._unchronicle, vital=False)
@@ -153,9 +152,6 @@ class Work:
         for gate_id, reason in those:
             leases.set_aside(connection, gate_id, reason)
         return [None] * len(those)
-
-    def _expire(self, connection: Connection, times: Sequence[float]) -> Sequence[list[str]]:
-        return [leases.expire(connection, now, self._config().lifetime, BATCH) for now in times]
 
     def _purge(self, connection: Connection, times: Sequence[float]) -> Sequence[int]:
         return [self._purged(connection, before) for before in times]
