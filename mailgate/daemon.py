@@ -327,7 +327,7 @@ class Daemon:
         states = tuple(({"state": state}, float(counts.messages[state])) for state in _IN_SPOOL)
         yield "spool_messages", "Messages in the spool with a recipient in this state", states
         yield "spool_bytes", "Octets of the messages in the spool", (({}, float(counts.octets)),)
-        age = max(0.0, time.time() - counts.oldest) if counts.oldest else 0.0
+        age = abs(time.time() - counts.oldest) if counts.oldest else 0.0  # from the future is as bad: see the clock
         yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", (({}, age),)
 
 

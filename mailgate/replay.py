@@ -114,12 +114,12 @@ class Replay:
 
     async def _claim(self, most: int) -> list[Claimed]:
         """What is due; if nothing is, what is held until it can be scored, when it can be or has waited long enough."""
-        now = time.time()
+        now, clock = time.time(), time.monotonic()
         batch = await self._spool.claim(now, most)
-        if not batch and now >= self._next_held:
+        if not batch and clock >= self._next_held:
             before = now if self._scanner.available else now - self._patience()
             batch = await self._spool.claim_awaiting(now, before, most)
-            self._next_held = 0.0 if batch else now + min(_LOOK_AT_HELD, self.config.spam.hold_at_most)
+            self._next_held = 0.0 if batch else clock + min(_LOOK_AT_HELD, self.config.spam.hold_at_most)
         return batch
 
     def _patience(self) -> float:

@@ -12,13 +12,14 @@ from mailgate.config import Config
 from mailgate.core.envelope import Envelope
 from mailgate.core.outcome import Outcome, Result
 from mailgate.core.reply import Reply
+from mailgate.core.spam import AWAITS_SCORE
 from mailgate.core.triage import all_alike
 from mailgate.edge.spool import Store
 from mailgate.edge.spool.listing import Person, Selection, listed
 from mailgate.ports import Parked, Valve
 from mailgate.replay import Replay
 from mailgate.scanner import Scorers
-from tests.spool.kit import HOST, Recorder, put, states
+from tests.spool.kit import HOST, Recorder, put, put_unscored, states, wait_until
 
 DAY = 86400.0
 A, B, C = "a@lists.test", "b@lists.test", "c@lists.test"
@@ -96,6 +97,18 @@ async def test_what_is_delivered_at_last_is_not_too_old(bench: Bench) -> None:
     await put(bench.store, "old", now=time.time() - 6 * DAY)
     await bench.replay.run_once()
     assert states(bench.store) == {"delivered": 1}
+
+
+async def test_a_clock_that_is_set_back_does_not_hide_what_is_held(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.replay.config = configuration.parse({"hostname": HOST, "spam": {"engine": "off", "hold_at_most": "10ms"}})
+    assert await bench.replay.run_once() == 0, "it looks again in 10 ms"
+    await put_unscored(bench.store, "one", Parked(A, "held", AWAITS_SCORE), now=time.time())
+    looked, real = time.monotonic(), time.time
+    monkeypatch.setattr(time, "time", lambda: real() - DAY)
+    await wait_until(lambda: time.monotonic() > looked + 0.01)
+    assert await bench.replay.run_once() == 1
 
 
 async def test_a_fault_while_sending_leaves_nobody_unmarked(bench: Bench) -> None:

@@ -29,7 +29,7 @@ from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.history import History
 from mailgate.edge.spool.housekeeping import Tended, tend
-from mailgate.edge.spool.leases import Those, Verdicts
+from mailgate.edge.spool.leases import Due, Those, Verdicts
 from mailgate.edge.spool.ledger import Ledger
 from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
@@ -192,16 +192,16 @@ class Store:
             return await self._claim_one_by_one(work.claim, now, wanted)
 
     async def _due(self, now: float, most: int) -> list[str]:
-        shunned = frozenset(self._spool.work.shunned)
+        shunned, when = frozenset(self._spool.work.shunned), Due.at(now, self.config)
         try:
-            return await self._read(lambda c: leases.due(c, now, most, shunned), "claiming")
+            return await self._read(lambda c: leases.due(c, when, most, shunned), "claiming")
         except SpoolDamaged:
-            return await self._read(lambda c: leases.due(c, now, most, shunned, scan=True), "claiming")
+            return await self._read(lambda c: leases.due(c, when, most, shunned, scan=True), "claiming")
 
     async def claim_awaiting(self, now: float, before: float, most: int) -> list[Claimed]:
         """Lease what is held until it can be scored: see `mailgate.ports.Spool.claim_awaiting`."""
-        work = self._spool.work
-        found = await self._read(lambda c: leases.awaiting(c, now, before, most), "looking for what awaits a score")
+        work, when = self._spool.work, Due.at(now, self.config)
+        found = await self._read(lambda c: leases.awaiting(c, when, before, most), "looking for what awaits a score")
         those: Those = dict.fromkeys(gate_id for gate_id in found if gate_id not in work.shunned)
         if not those:
             return []

@@ -133,7 +133,10 @@ class Work:
         if not control.may_replay(connection, self._database.owner_mark, calls[0][0]):
             return [[] for _ in calls]
         with believing("claiming"):
-            return [leases.claim(connection, self._database.run, those, now, held=held) for now, those in calls]
+            return [
+                leases.claim(connection, self._database.run, those, leases.Due.at(now, self._config()), held=held)
+                for now, those in calls
+            ]
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
