@@ -20,7 +20,7 @@ _FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "ENOSPC", "EDQUOT"}
 # Not IOERR: a disk that can't be read now may be read later, and then nothing is wrong with the message.
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
 _HINTS = {"SQLITE_CANTOPEN": ": it or a file beside it can't be made; no permission, or no space or inode is free"}
-_ODD = (TypeError, ValueError, AttributeError)
+_ODD = (TypeError, ValueError, AttributeError, KeyError)
 
 
 class SpoolAbsent(SpoolError):

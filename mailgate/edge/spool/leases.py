@@ -11,17 +11,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, case, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, case, exists, or_, select, update
 
 from mailgate.config import SpoolConfig
 from mailgate.core.envelope import Envelope, address_text
 from mailgate.core.spam import AWAITS_SCORE
+from mailgate.edge.spool import storing
 from mailgate.edge.spool.schema import (
     CORRUPT,
     DELIVERED,
     DROPPED,
     FAILED,
     HELD,
+    LIVE,
     PENDING,
     messages,
     recipients,
@@ -61,6 +63,7 @@ _UNLEASE = (
     )
     .values(lease="")
 )
+_has_head = exists().where(messages.c.id == recipients.c.message_id)
 _SCANNED = update(messages).where(messages.c.id == bindparam("of")).values(scan=bindparam("new_scan"))
 _ABANDON = (
     update(recipients)
@@ -213,9 +216,22 @@ def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts], *, ke
 
 
 def set_aside(connection: Connection, gate_id: str, reason: str) -> None:
-    """Take a message that can not be read out of the queue, with the reason; what is settled stays so."""
+    """Take a message that can not be read out of the queue, with the reason; what is settled stays so. One that is not
+    even there gets a row, so that it can be seen and dropped.
+    """
+    row = connection.execute(
+        select(recipients.c.received).where(recipients.c.message_id == gate_id, ~_has_head).limit(1)
+    )
+    for (received,) in row.all():
+        storing.insert_lost(connection, gate_id, received)
     waiting = (recipients.c.message_id == gate_id, unindexed(recipients.c.state).in_((PENDING, HELD, FAILED)))
     connection.execute(update(recipients).where(*waiting).values(state=CORRUPT, lease="", reply=text(reason)))
+
+
+def orphans(connection: Connection) -> list[str]:
+    """The ids of messages of which there are only recipients."""
+    living = unindexed(recipients.c.state).in_(LIVE)
+    return list(connection.scalars(select(recipients.c.message_id).where(living, ~_has_head).distinct()))
 
 
 def abandoned(connection: Connection, run: str, *, scan: bool = False) -> list[str]:
