@@ -182,6 +182,13 @@ async def test_a_full_disk_does_not_lock_the_spool_for_ever(disk: Path) -> None:
         assert states(store) == {"delivered": 1}
 
 
+async def test_a_ballast_of_nothing_is_none(tmp_path: Path) -> None:
+    """The gate was killed after it had made the file."""
+    ballast(tmp_path).touch()
+    async with spool(tmp_path):
+        assert ballast(tmp_path).stat().st_size == BALLAST
+
+
 async def test_an_operator_makes_room_on_a_full_disk(disk: Path) -> None:
     async with spool(disk) as store:
         for n in range(3):

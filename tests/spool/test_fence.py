@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection
 
 from mailgate.core.spam import AWAITS_SCORE
-from mailgate.edge.spool import Control, Database, Pause, SpoolAbsent, SpoolBusy, Store, control, schema, upkeep
+from mailgate.edge.spool import Control, Database, Pause, SpoolAbsent, SpoolBusy, Store, control, place, schema, upkeep
 from mailgate.ports import Parked, SpoolError
 from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, put_unscored, spool, sql, states
 from tests.spool.processes import child
@@ -153,6 +153,24 @@ async def test_a_backup_that_can_not_be_written_leaves_nothing(store: Store, tmp
     with pytest.raises(SpoolError, match="directory"):
         upkeep.backup(store.database, tmp_path / "taken")
     assert not list(tmp_path.glob("*.part"))
+
+
+async def test_no_link_leads_a_verb_of_root_elsewhere(tmp_path: Path) -> None:
+    """The directory is the daemon's: what lies in it may be of its making."""
+    victim = tmp_path / "victim"
+    victim.write_text("root's own")
+    async with spool(tmp_path) as store:
+        await put(store, "one")
+    for ending in (".lock", ".ballast"):
+        place.beside(tmp_path / "spool.db", ending).unlink()
+        place.beside(tmp_path / "spool.db", ending).symlink_to(victim)
+    with pytest.raises(SpoolError, match="symbolic links"):
+        Database(tmp_path / "spool.db", HOST, serve=True)
+    (tmp_path / "spool.db.lock").unlink()
+    async with spool(tmp_path) as store:
+        (tmp_path / "backup.db.part").symlink_to(victim)
+        upkeep.backup(store.database, tmp_path / "backup.db")
+    assert victim.read_text() == "root's own"
 
 
 async def test_one_process_serves(store: Store, tmp_path: Path) -> None:

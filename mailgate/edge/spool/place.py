@@ -29,9 +29,12 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def create(path: Path, mode: int = MODE) -> int:
-    """Open a file for writing, made if it is missing, owned as the directory's other files are."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+def create(path: Path, mode: int = MODE, *, new: bool = False) -> int:
+    """Open a file for writing, made if it is missing (or `new`: if it is there, an error), owned as the directory's
+    other files are. A link is never followed: whoever owns the directory must not have root's verbs write elsewhere.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(path, flags | os.O_EXCL if new else flags, mode)
     if os.geteuid() == 0:
         # A verb run by root must not leave a file behind that the daemon's user can not open.
         owner = path.parent.stat()
@@ -131,7 +134,10 @@ class Ballast:
     @property
     def owed(self) -> int:
         """Octets that are missing from the reserve."""
-        return 0 if self._path.exists() else BALLAST
+        try:
+            return 0 if self._path.lstat().st_size >= BALLAST else BALLAST
+        except OSError:
+            return BALLAST
 
     def give_up(self) -> bool:
         """Free the space. False if there was none to free."""
@@ -147,14 +153,15 @@ class Ballast:
             return True
         if refusal(config, room(self._path), 0, BALLAST):
             return False
-        handle = create(self._path)
         try:
-            os.posix_fallocate(handle, 0, BALLAST)
+            handle = create(self._path)
+            try:
+                os.posix_fallocate(handle, 0, BALLAST)
+            finally:
+                os.close(handle)
         except OSError:
             self.give_up()
             return False
-        finally:
-            os.close(handle)
         return True
 
 

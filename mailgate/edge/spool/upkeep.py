@@ -177,7 +177,7 @@ def backup(database: Database, target: Path, progress: Progress | None = None) -
     try:
         with translating(f"writing {target}"):
             part.unlink(missing_ok=True)
-            os.close(place.create(part, 0o600))
+            os.close(place.create(part, 0o600, new=True))
             _copy(database, part, progress)
             _sync(part)
             part.replace(target)
