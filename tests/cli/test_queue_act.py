@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from mailgate.core.spam import AWAITS_SCORE
 from tests.cli.site import Mail, Site
 
 A, OWNER, B = "announce@lists.test", "announce-owner@lists.test", "dev@lists.test"
@@ -53,6 +54,16 @@ def test_hold_takes_what_waits_and_release_gives_it_back(site: Site, queue: Queu
         (queue.failed, B): "failed",
         (queue.held, A): "pending",
     }
+
+
+def test_what_is_held_for_a_score_can_be_held_for_good(site: Site) -> None:
+    one, _ = site.fill(Mail({A: "held"}, age=99, reply=AWAITS_SCORE), Mail({A: "held"}, reply="asked the moderators"))
+
+    ran = site.run("queue", "hold", "--list", A, "--reason", "looks odd")
+
+    assert ran.err.splitlines()[-1] == "1 recipient of 1 message held"
+    assert "looks odd" in site.run("queue", "show", one).out
+    assert site.run("queue", "hold", "--list", A).status == 3
 
 
 def test_release_makes_due_now(site: Site, queue: Queue) -> None:
