@@ -196,8 +196,7 @@ class Daemon:
                 await task()
                 return
             except Exception:  # noqa: BLE001  a bug in one task must not end the others
-                cause = {"task": name, "trace": traceback.format_exc()}
-                self._telemetry.event("task.failed", cause, level="error")
+                self._telemetry.event("task.failed", {"task": name, "trace": traceback.format_exc()}, level="error")
                 await asyncio.sleep(1)
 
     # the end
@@ -253,9 +252,16 @@ class Daemon:
             self._replay.look()
 
     async def _housekeeping(self) -> None:
+        told = ""
         while True:
-            if self._spool.opened:
-                await self._tend()
+            try:
+                if self._spool.opened:
+                    await self._tend()
+                told = ""
+            except SpoolError as error:
+                if str(error) != told:
+                    self._telemetry.event("spool.trouble", {"cause": str(error)}, level="error")
+                told = str(error)
             await asyncio.sleep(_HOUSEKEEPING)
 
     async def _tend(self) -> None:
@@ -285,8 +291,7 @@ class Daemon:
         return 200, "text/plain; version=0.0.4; charset=utf-8", self._telemetry.exposition()
 
     def _healthz(self) -> Answer:
-        silent = time.monotonic() - self._beaten
-        alive = silent < _STUCK
+        alive = (silent := time.monotonic() - self._beaten) < _STUCK
         tree = {"alive": alive, "loop_lag_seconds": round(self._lag, 4), "last_beat_seconds": round(silent, 2)}
         return as_json(200 if alive else 503, tree)
 
@@ -327,7 +332,7 @@ class Daemon:
         states = tuple(({"state": state}, float(counts.messages[state])) for state in _IN_SPOOL)
         yield "spool_messages", "Messages in the spool with a recipient in this state", states
         yield "spool_bytes", "Octets of the messages in the spool", (({}, float(counts.octets)),)
-        age = abs(time.time() - counts.oldest) if counts.oldest else 0.0  # from the future is as bad: see the clock
+        age = abs(time.time() - (counts.oldest or time.time()))  # to be from the future is as bad: see the clock
         yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", (({}, age),)
 
 

@@ -185,11 +185,10 @@ class Store:
     async def claim_those(self, now: float, those: Those) -> list[Claimed]:
         """Lease those of these that are due, and nothing else."""
         work = self._spool.work
-        wanted = {gate_id: numbers for gate_id, numbers in those.items() if gate_id not in work.shunned}
         try:
-            return await self._write(work.claim, (now, wanted))
+            return await self._write(work.claim, (now, those))
         except SpoolDamaged:
-            return await self._claim_one_by_one(work.claim, now, wanted)
+            return await self._claim_one_by_one(work.claim, now, those)
 
     async def _due(self, now: float, most: int) -> list[str]:
         shunned, when = frozenset(self._spool.work.shunned), Due.at(now, self.config)

@@ -44,6 +44,7 @@ class Work:
         self._spooled_at_most: int | None = None  # other processes only take away
         self._kept_at_most: int | None = None  # octets of records
         self.shunned: set[str] = set()
+        self._given_up: set[str] = set()
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
         self.claim_held = Operation("claiming held ones", self._claim_held, self._unclaim)
@@ -84,7 +85,7 @@ class Work:
         sure = self._spooled_at_most is None
         spooled = storing.spooled(connection) if self._spooled_at_most is None else self._spooled_at_most
         owed = self._ballast.owed
-        inside = 0
+        inside = reusable(connection) if sure else 0
         answers: list[SpoolError | None] = []
         taken: list[Deposit] = []
         more = 0
@@ -101,6 +102,10 @@ class Work:
         return answers, taken
 
     def _unstore(self, connection: Connection, deposit: Deposit, _: None) -> None:
+        # Its sender was told that it is not here. Undoing may fail: then it is not even looked at until it is gone.
+        if deposit.gate_id in self._given_up:
+            self.shunned.add(deposit.gate_id)
+        self._given_up.add(deposit.gate_id)
         storing.remove_messages(connection, [deposit.gate_id])
         if deposit.outage:
             unscored.withdrawn(connection, deposit.gate_id)
@@ -132,11 +137,13 @@ class Work:
         # Asked here, where nobody can turn it meanwhile: whoever claims may not have heard of it yet.
         if not control.may_replay(connection, self._database.owner_mark, calls[0][0]):
             return [[] for _ in calls]
+        run, config, claims = self._database.run, self._config(), []
+        shunned = self.shunned | self._given_up
         with believing("claiming"):
-            return [
-                leases.claim(connection, self._database.run, those, leases.Due.at(now, self._config()), held=held)
-                for now, those in calls
-            ]
+            for now, asked in calls:
+                those = {gate_id: numbers for gate_id, numbers in asked.items() if gate_id not in shunned}
+                claims.append(leases.claim(connection, run, those, leases.Due.at(now, config), held=held))
+        return claims
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
