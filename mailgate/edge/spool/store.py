@@ -3,14 +3,15 @@
 Promises: what `store` has returned from is synced to disk; what it raised for is not kept. No call blocks the event
 loop: writes happen in the writer's thread, reads in a few others, each with a deadline. A spool that can not be
 opened stops nothing: `open` raises and may be called again, everything else raises SpoolError until then.
-Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.expired` (its lifetime was over),
-`spool.trouble` (a write without a caller failed), `records.failed` (a verdict's record could not be kept or found).
+Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.trouble` (a write without a caller failed),
+`records.failed` (a verdict's record could not be kept or found).
 Telemetry is called from the writer's thread too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,20 +23,20 @@ from mailgate.core import scan
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
 from mailgate.core.scan import Scored, Unscored
-from mailgate.edge.spool import chronicle, content, control, leases, query
+from mailgate.edge.spool import chronicle, content, control, leases, place, query
 from mailgate.edge.spool.chronicle import Event
 from mailgate.edge.spool.control import Pause
-from mailgate.edge.spool.database import Database
-from mailgate.edge.spool.errors import SpoolDamaged
+from mailgate.edge.spool.database import Database, reusable
+from mailgate.edge.spool.errors import SpoolDamaged, translating
 from mailgate.edge.spool.history import History
 from mailgate.edge.spool.housekeeping import Tended, tend
-from mailgate.edge.spool.leases import Those, Verdicts
+from mailgate.edge.spool.leases import Due, Those, Verdicts
 from mailgate.edge.spool.ledger import Ledger
 from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
 from mailgate.edge.spool.records import Records
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
-from mailgate.edge.spool.storing import Deposit
+from mailgate.edge.spool.storing import Deposit, spooled
 from mailgate.edge.spool.unscored import Note
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
@@ -45,6 +46,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 DEADLINE = 30.0  # seconds for whatever the caller sets no deadline
+SMALL = 64 * 2**10  # octets of a message, as most of them have
 SOME = 20  # ids that an event names
 BEGINNINGS = {PENDING, HELD, FAILED}
 
@@ -57,6 +59,17 @@ class Control:
 
     paused: Pause | None
     foreign: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Octets and inodes that are free on the disk (-1 where inodes are not counted), and why a small message would
+    not be stored for want of them, or because of `spool.max_bytes`; "" if it would.
+    """
+
+    free: int
+    inodes: int
+    refusal: str
 
 
 class Store:
@@ -185,23 +198,22 @@ class Store:
     async def claim_those(self, now: float, those: Those) -> list[Claimed]:
         """Lease those of these that are due, and nothing else."""
         work = self._spool.work
-        wanted = {gate_id: numbers for gate_id, numbers in those.items() if gate_id not in work.shunned}
         try:
-            return await self._write(work.claim, (now, wanted))
+            return await self._write(work.claim, (now, those))
         except SpoolDamaged:
-            return await self._claim_one_by_one(work.claim, now, wanted)
+            return await self._claim_one_by_one(work.claim, now, those)
 
     async def _due(self, now: float, most: int) -> list[str]:
-        shunned = frozenset(self._spool.work.shunned)
+        shunned, when = frozenset(self._spool.work.shunned), Due.at(now, self.config)
         try:
-            return await self._read(lambda c: leases.due(c, now, most, shunned), "claiming")
+            return await self._read(lambda c: leases.due(c, when, most, shunned), "claiming")
         except SpoolDamaged:
-            return await self._read(lambda c: leases.due(c, now, most, shunned, scan=True), "claiming")
+            return await self._read(lambda c: leases.due(c, when, most, shunned, scan=True), "claiming")
 
     async def claim_awaiting(self, now: float, before: float, most: int) -> list[Claimed]:
         """Lease what is held until it can be scored: see `mailgate.ports.Spool.claim_awaiting`."""
-        work = self._spool.work
-        found = await self._read(lambda c: leases.awaiting(c, now, before, most), "looking for what awaits a score")
+        work, when = self._spool.work, Due.at(now, self.config)
+        found = await self._read(lambda c: leases.awaiting(c, when, before, most), "looking for what awaits a score")
         those: Those = dict.fromkeys(gate_id for gate_id in found if gate_id not in work.shunned)
         if not those:
             return []
@@ -280,13 +292,29 @@ class Store:
         return await tend(self._spool, self.config, self.history.config, now, self._event)
 
     async def control(self, now: float) -> Control:
-        """What a verb in any process may have written."""
+        """What a verb in any process may have written. To be called every second or so: it also looks whether the
+        spool's trouble is over, which no message may come to show.
+        """
+        if self._trouble:
+            with contextlib.suppress(SpoolError):  # it is not over: `trouble` says so
+                await self._write(self._spool.work.touch, None)
         mark = self.database.owner_mark
         return await self._read(lambda c: Control(control.paused(c, now), control.foreign(c, mark)), "reading")
 
     def counts(self) -> Counts:
         """What is in the spool, for a scrape from any thread. Blocks for some milliseconds. Raises SpoolError."""
         return self.database.read(query.counts, "counting")
+
+    def space(self) -> Space:
+        """The room on its disk, for any thread. Raises SpoolError."""
+        database, config = self.database, self.config
+        with translating("looking at the disk"):
+            room, owed = place.room(database.path), place.Ballast(database.path).owed
+
+        def refusal(connection: Connection) -> str:
+            return place.refusal(config, room, spooled(connection), SMALL, reusable(connection), owed)
+
+        return Space(room.free, room.inodes, database.read(refusal, "counting"))
 
     async def _write(self, operation: Operation[A, R], argument: A, timeout: float = DEADLINE, octets: int = 0) -> R:
         try:
