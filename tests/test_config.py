@@ -237,6 +237,12 @@ def test_a_url_is_said_as_it_is_written() -> None:
 # good ones
 
 
+def test_what_the_recipes_exim_takes_is_not_too_large() -> None:
+    """Exim counts a line end as one octet; lines of some twenty characters are as short as those of real mail."""
+    (megabytes,) = re.findall(r"(?m)^message_size_limit = (\d+)M$", (ROOT / "config/exim4/exim4.conf").read_text())
+    assert int(megabytes) * MIB * 21 / 20 <= parse({}).relay.max_message_size
+
+
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
