@@ -241,7 +241,7 @@ def test_what_is_done_with_mail_from_listed_networks(
     ("word", "action"), [("hold", Action.HOLD), ("discard", Action.DISCARD), ("reject", Action.REJECT)]
 )
 def test_once_exim_has_accepted_it_what_was_to_be_deferred_is_held(word: str, action: Action) -> None:
-    """Deferred it would bounce in the end; rejected it would do so now, with a temporary reply; discarded it is lost."""
+    """Deferred it bounces in the end; rejected it bounces now, with a temporary reply; discarded it is lost."""
     policy = parse({"policy": {"reject_after_acceptance": word}, "networks": {"actions": {"later": "defer"}}}).for_rules
     assert after_acceptance(decide(listed(NetworkSet("all")), policy), policy).action is action
     assert after_acceptance(decide(listed(NetworkSet("later")), policy), policy).action is Action.HOLD
