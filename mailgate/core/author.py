@@ -20,8 +20,8 @@ _AROUND_DOTS = re.compile(r"\s*\.\s*")
 
 
 def domains(head: bytes) -> tuple[str, ...]:
-    """The different domains of all mailboxes in all From fields, in their order; addresses without one are left out, and
-    so is all where there is too much of it.
+    """The different domains of all mailboxes in all From fields, in their order; without addresses that have none, and
+    none at all where there is too much to read.
     """
     values = headers.each(head, b"from")
     if sum(map(len, values)) > _MOST:
