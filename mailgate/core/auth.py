@@ -19,6 +19,23 @@ Disposition = Literal["none", "quarantine", "reject"]
 # What the DNS said: records; no such name; the name, but none of that type; a server's failure; no answer in time;
 # an answer that makes no sense; not asked, because the message had asked enough.
 Answer = Literal["found", "nxdomain", "nodata", "servfail", "timeout", "garbage", "too-many"]
+RecordType = Literal["TXT", "A", "AAAA", "MX", "PTR"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the DNS said. `records` are there with "found" only: the octets of each TXT record (its strings joined),
+    addresses as text, "10 mx.example.org", names in lower case without the final dot. `cached`: nobody was asked.
+    """
+
+    answer: Answer
+    records: tuple[bytes, ...] = ()
+    cached: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Did the DNS answer? There is something, or there is nothing; else nobody knows."""
+        return self.answer in {"found", "nxdomain", "nodata"}
 
 
 @dataclass(frozen=True, slots=True)
