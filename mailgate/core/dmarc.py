@@ -11,14 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mailgate.core.auth import Answer, Disposition, Dmarc, DmarcResult, Signature, Spf
+from mailgate.core.auth import Disposition, Dmarc, DmarcResult, RecordType, Resolved, Signature, Spf
 from mailgate.core.dmarc_record import Record, record
 from mailgate.core.domains import ascii_form, within
 
 MAX_AUTHORS = 4  # author domains that are looked at
 _MAX_WALK = 8  # questions of a tree walk, RFC 9989 §4.10
 _LONGEST = 253
-_TROUBLE: frozenset[Answer] = frozenset({"servfail", "timeout", "garbage", "too-many"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +25,10 @@ class Question:
     """A question to the DNS. "A" asks whether the name exists at all."""
 
     name: str
-    type: Literal["TXT", "A"]
+    type: RecordType
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What the DNS said to a question; `texts` are the TXT records, the strings of each joined."""
-
-    answer: Answer
-    texts: tuple[str, ...] = ()
-
-
-Answers = Mapping[Question, Answered]
+Answers = Mapping[Question, Resolved]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +196,9 @@ def _walk(domain: str, answers: Answers, most: int = _MAX_WALK) -> _Walk:
         answered = answers.get(question)
         if answered is None:
             return _Walk(tuple(found), ask=question)
-        if answered.answer in _TROUBLE:
+        if not answered.known:
             return _Walk(tuple(found), trouble=f"{question.name}: {answered.answer}")
-        valid = [one for text in answered.texts if (one := record(text))]
+        valid = [one for text in answered.records if (one := record(text.decode("ascii", "replace")))]
         if len(valid) == 1:  # several are none
             found.append((name, valid[0]))
             if valid[0].psd != "u":

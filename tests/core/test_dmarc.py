@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailgate.core.auth import Answer, DkimResult, Dmarc, Signature, Spf, SpfResult
-from mailgate.core.dmarc import Answered, Question, evaluate, names
+from mailgate.core.auth import Answer, DkimResult, Dmarc, Resolved, Signature, Spf, SpfResult
+from mailgate.core.dmarc import Question, evaluate, names
 from mailgate.core.dmarc_record import Record, record
 
 
@@ -86,21 +86,21 @@ def dkim(domain: str, result: DkimResult = "pass") -> Signature:
     return Signature(result, domain, "s", f"@{domain}", "rsa-sha256", 2048, covered=True, why="")
 
 
-def answered(zone: Zone, question: Question) -> Answered:
+def answered(zone: Zone, question: Question) -> Resolved:
     found = zone.get(question.name, "nxdomain")
     if isinstance(found, tuple):
-        return Answered("found", found)
+        return Resolved("found", tuple(text.encode() for text in found))
     for word in _WORDS:
         if found == word:
-            return Answered(word)
-    return Answered("found", (found,))
+            return Resolved(word)
+    return Resolved("found", (found.encode(),))
 
 
 def judged(
     zone: Zone, authors: str, spfs: list[Spf] | None = None, signatures: list[Signature] | None = None
 ) -> tuple[Dmarc, list[str]]:
     """The result, and what was asked for it in turn."""
-    answers: dict[Question, Answered] = {}
+    answers: dict[Question, Resolved] = {}
     while isinstance(said := evaluate(tuple(authors.split()), answers, spfs or [], signatures or []), Question):
         assert said not in answers
         answers[said] = answered(zone, said)
