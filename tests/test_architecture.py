@@ -44,6 +44,7 @@ DOORS = {
     "aiohttp": "mailgate/edge/rspamd.py",
     "aiosmtpd": "mailgate/edge/listener/",
     "aiospamc": "mailgate/edge/spamd.py",
+    "authres": "mailgate/edge/results.py",
     "sqlalchemy": "mailgate/edge/spool/",
     "prometheus_client": "mailgate/edge/telemetry.py",
     "pydantic": "mailgate/config/",

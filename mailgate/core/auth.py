@@ -6,8 +6,11 @@ or the DNS does.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from mailgate.core.envelope import printable
 
 SpfResult = Literal["none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"]  # RFC 7208 §2.6
 DkimResult = Literal["none", "pass", "fail", "policy", "neutral", "temperror", "permerror"]  # RFC 8601 §2.7.1
@@ -124,3 +127,31 @@ class Authenticated:
     iprev: Iprev | None = None
     lookups: tuple[Lookup, ...] = ()
     seconds: float = 0.0
+
+
+def results(found: Authenticated) -> Iterator[tuple[str, str]]:
+    """Each method and a result of it."""
+    yield from (("spf", one.result) for one in found.spf)
+    yield from (("dkim", one.result) for one in found.dkim or ())
+    if found.dkim == ():
+        yield "dkim", "none"
+    if found.dmarc:
+        yield "dmarc", found.dmarc.result
+    if found.arc:
+        yield "arc", found.arc.result
+    if found.iprev:
+        yield "iprev", found.iprev.result
+
+
+def told(found: Authenticated | None) -> dict[str, object]:
+    """What was found, as fields of a log event; none where nothing was checked."""
+    if found is None:
+        return {}
+    fields: dict[str, object] = {f"spf_{one.identity}": one.result for one in found.spf}
+    if found.dkim is not None:
+        fields["dkim"] = [f"{one.result} {printable(one.domain)}" for one in found.dkim]
+    if found.arc:
+        fields["arc"] = found.arc.result
+    if found.dmarc:
+        fields |= {"dmarc": found.dmarc.result, "author": found.dmarc.domain, "dmarc_policy": found.dmarc.policy}
+    return fields
