@@ -21,10 +21,10 @@ _WIDTH = 78  # RFC 5322 §2.1.1
 _VALUE_MOST, _COMMENT_MOST = 255, 160  # characters
 _MOST_SIGNATURES = 20  # results of their own
 # pvalue = value / [ [ local-part ] "@" ] domain-name, RFC 8601 §2.2; RFC 2045's token has no "/", "=" and "?".
-_TOKEN = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"
+_WORD = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL_PART = rf'{_ATOM}(?:\.{_ATOM})*|"[A-Za-z0-9 .,+_-]+"'
-_UNQUOTED = re.compile(rf"{_TOKEN}|(?:{_LOCAL_PART})?@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_UNQUOTED = re.compile(rf"{_WORD}|(?:{_LOCAL_PART})?@[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _IN_COMMENT = str.maketrans("()\\", "[]/")
 
 
