@@ -30,6 +30,8 @@ def values(head: bytes, secret: bytes = b"") -> dict[str, str]:
     ${hmac{sha1}{secret}{…}} makes it.
     """
     found = headers.last(head, FIELD)
+    if not found:
+        return {}
     if secret:
         found, _, mac = found.rpartition(_MAC)
         if not hmac.compare_digest(hmac.digest(secret, found, "sha1").hex().encode(), mac):

@@ -95,6 +95,7 @@ def _named(name: bytes) -> re.Pattern[bytes]:
     return re.compile(rb"%s[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)" % re.escape(name), re.IGNORECASE)
 
 
+@lru_cache(maxsize=4)  # a message is looked through for one name after the other
 def _lines(head: bytes) -> bytes:
     """The header block in lower case, each line behind a LF: to look for names in, at a tenth of a pattern's cost."""
     return b"\n" + head.lower()
@@ -109,6 +110,7 @@ def exim_id(head: bytes) -> str:
     return found[-1].decode("ascii") if found else ""
 
 
+@lru_cache(maxsize=4)  # several ask for it, one after the other
 def own_exim_id(head: bytes) -> str:
     """The same where nobody but that Exim can have written it: at the beginning of a line of its topmost Received, as
     its own received_header_text has it. What a stranger chose (HELO, reverse-path, recipient) holds no line end.

@@ -83,7 +83,7 @@ def field(policy: NetworkPolicy, found: Sequence[NetworkSet]) -> bytes:
     """The header field of mail from a listed network that is let through for now; nothing for other mail. It says what
     is done with such mail, for list owners to match on, and not which set it is.
     """
-    strongest = policy.strongest(found)
+    strongest = found and policy.strongest(found)
     return headers.field("X-Mailgate-Network", f"listed; action={strongest[0]}") if strongest else b""
 
 

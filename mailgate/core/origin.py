@@ -36,7 +36,7 @@ def origin(head: bytes, stranger: Client | None = None, secret: bytes = b"") -> 
         return Origin(stranger, "")
     exim_id = headers.own_exim_id(head) or headers.exim_id(head)
     said = client_field.values(head, secret)
-    client = _client(said, "header")
+    client = _client(said, "header") if said else _NOBODY
     given = said.get("eid", "")
     same = given == exim_id if given and exim_id else not secret
     if same and client.source != "unknown":
@@ -46,7 +46,8 @@ def origin(head: bytes, stranger: Client | None = None, secret: bytes = b"") -> 
 
 def by_received(head: bytes) -> Client:
     """Whom the Received field on top speaks of, if it is our Exim's. At SMTP time Exim has written nothing else."""
-    return _client(exim_received.values(head), "received")
+    values = exim_received.values(head)
+    return _client(values, "received") if values else _NOBODY
 
 
 def joined(told: Client, found: Client) -> Client:

@@ -98,14 +98,15 @@ class ReplyParser:
         """Take octets as they arrive."""
         *lines, self._rest = (self._rest + octets if self._rest else octets).split(b"\n")
         for line in lines:
-            self._line(line[:-1] if line[-1:] == b"\r" else line)
+            text = line[:-1] if line[-1:] == b"\r" else line
+            if not self._lines and (whole := _whole(text)):
+                self._have(whole)
+            else:
+                self._line(text)
         if len(self._rest) > MAX_LINE + 1:  # the CR of the longest line may be among them
             raise Garbage("a reply line without end")
 
     def _line(self, line: bytes) -> None:
-        if not self._lines and (whole := _whole(line)):
-            self._have(whole)
-            return
         code, more, text = _read(line)
         if self._lines and code != self._code:
             raise Garbage(f"a reply that is {self._code} and {code} at once")

@@ -60,7 +60,7 @@ def limited(facts: MessageFacts, _: Policy) -> Verdict | None:
 
 def networks(facts: MessageFacts, policy: Policy) -> Verdict | None:
     """A client in a set of abusive networks: what the operator says of the set. Which one it is, is not told."""
-    found = policy.networks.strongest(facts.listed)
+    found = facts.listed and policy.networks.strongest(facts.listed)
     if not found:
         return None
     word, action = found
@@ -140,7 +140,7 @@ RULES: tuple[Callable[[MessageFacts, Policy], Verdict | None], ...] = (
 
 def decide(facts: MessageFacts, policy: Policy) -> Decision:
     """What is to be done with a message of these facts."""
-    return strongest(verdict for rule in RULES if (verdict := rule(facts, policy)))
+    return strongest([verdict for rule in RULES if (verdict := rule(facts, policy))])
 
 
 def completed(decision: Decision, asked: Record | None) -> Decision:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -46,10 +46,10 @@ class Decision:
 _ACCEPT = Decision(Action.ACCEPT, (), None)
 
 
-def strongest(verdicts: Iterable[Verdict]) -> Decision:
+def strongest(verdicts: Sequence[Verdict]) -> Decision:
     """The decision that follows from what the rules said; accept if none said anything."""
-    ranked = sorted(verdicts, key=lambda verdict: (-verdict.action, verdict.unwanted))
-    if not ranked:
+    if not verdicts:
         return _ACCEPT
+    ranked = sorted(verdicts, key=lambda verdict: (-verdict.action, verdict.unwanted))
     first = ranked[0]
     return Decision(first.action, tuple(verdict.reason for verdict in ranked), first.reply, first.unwanted)

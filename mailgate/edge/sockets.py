@@ -10,7 +10,7 @@ import asyncio
 import ipaddress
 import socket
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from mailgate.core.endpoint import Endpoint
@@ -51,6 +51,19 @@ class Sockets:
         for path in self._paths:
             path.unlink(missing_ok=True)
         self._servers, self._paths = [], []
+
+
+async def emptied(sessions: Collection[object], ended: asyncio.Event, seconds: float) -> bool:
+    """Wait until there are no more sessions; False if some are left after that time. `ended` is set at each end."""
+    try:
+        async with asyncio.timeout(seconds):
+            while sessions:
+                ended.clear()
+                await ended.wait()
+    except TimeoutError:
+        return False
+    else:
+        return True
 
 
 def address_of(peername: object) -> str:

@@ -140,9 +140,8 @@ def test_who_does_not_read_is_not_waited_for(tight: Pair) -> None:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.connect(tight.gate.lmtp)
         peer.settimeout(0.3)
-        with pytest.raises(TimeoutError):
+        with pytest.raises((TimeoutError, ConnectionError)):  # on a busy machine its session may have ended by then
             peer.sendall(b"NOOP\r\n" * 10_000_000)
-        assert tight.connections() == 1
         wait_until(lambda: tight.connections() == 0, "its session has ended")
 
 
@@ -206,8 +205,11 @@ def test_connections_are_counted_down_however_they_end(pair: Pair) -> None:
             _begin(client, A)
             client.close()
 
-    for n in range(20):
-        end(n % 4)
+    with at(pair, LMTP), at(pair, LMTP):
+        wait_until(lambda: pair.connections() == 2, "those that stay are counted")
+        for n in range(20):
+            end(n % 4)
+        wait_until(lambda: pair.connections() == 2, "all others have ended", deadline=5)
     wait_until(lambda: pair.connections() == 0, "all sessions have ended", deadline=5)
 
 

@@ -278,11 +278,11 @@ async def test_a_spool_that_hangs_is_not_waited_for() -> None:
 
 async def test_shutting_down_answers_what_is_in_flight() -> None:
     """And sends away who waits, and who comes. In time, also when somebody never ends."""
-    going = asyncio.Event()
+    going, told = asyncio.Event(), asyncio.Event()
 
     async def slow() -> None:
         going.set()
-        await asyncio.sleep(0.3)
+        await told.wait()
 
     async with _door(Upstream(slow)) as door:
         idle = await asyncio.to_thread(Client, door.ports[0].address, lmtp=True)
@@ -292,6 +292,8 @@ async def test_shutting_down_answers_what_is_in_flight() -> None:
         assert str(await asyncio.to_thread(idle.reply)) == "421 4.3.2 shutting down"
         late = await asyncio.to_thread(Client, door.ports[0].address, lmtp=True, hello=False)
         assert str(await asyncio.to_thread(late.reply)) == "421 4.3.2 shutting down"
+        assert not sending.done()
+        told.set()
         delivered = "250 2.0.0 delivered: Ok"
         assert await sending == [delivered, delivered, "421 4.3.2 shutting down"]
         assert await draining

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.spam.desk import Desk, open_desk
 from tests.spam.site import Site
 from tests.stack.children import remove, temporary_directory
 from tests.stack.fake_scorer import Engine, FakeScorer
@@ -65,3 +66,20 @@ def make() -> Iterator[Callable[..., Site]]:
     yield one
     for fake in (fake for site in sites for fake in site.fakes):
         fake.close()
+
+
+@pytest.fixture(scope="module")
+def _desk() -> Iterator[Desk]:
+    with open_desk() as desk:
+        yield desk
+
+
+@pytest.fixture
+def desk(_desk: Desk, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """The desk with the default policy, all well."""
+    failed = request.session.testsfailed
+    _desk.put_in_order()
+    _desk.policy()
+    yield _desk
+    if request.session.testsfailed > failed:
+        print(_desk.gate.log.read_text()[-5000:])

@@ -80,6 +80,11 @@ class Desk:
         """The replies to the last message, without its gate id."""
         return [" ".join([str(one.code), *one.text.split()[:1], *one.text.split()[2:]]) for one in self.result.final]
 
+    def asked(self, message_id: str) -> int:
+        """How often the scorer was asked about the messages with this Message-ID."""
+        ids = {one["id"] for one in self.gate.events(message_id=message_id)}
+        return sum(one in head.decode() for head in list(self.scorer.heads) for one in ids)
+
     def event(self, message_id: str, name: str = "") -> dict[str, Any]:
         """The event of that name (or the last one that tells a message's end) with this Message-ID."""
 

@@ -90,11 +90,12 @@ class Stopwatch:
         self.seconds = time.monotonic() - self._started
 
 
-def connected(port: Port) -> bool:
-    """Has somebody a connection to that port (accepted or not, its own half ended or not)? proc(5), /proc/net/tcp."""
+def unread(port: Port) -> bool:
+    """Has somebody who is still there sent octets to that port which nobody has read? proc(5), /proc/net/tcp."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    here = [line for line in lines if line[2].endswith(f":{port.number:04X}") and line[9] != "0"]  # 0: given up
-    return any(line[3] in {"01", "05"} for line in here)
+    there = {line[1] for line in lines if line[9] != "0"}  # 0: its process has given it up
+    here = [line for line in lines if line[1].endswith(f":{port.number:04X}") and line[2] in there]
+    return any(int(line[4].partition(":")[2], 16) for line in here)
 
 
 async def until(condition: Any, what: str, deadline: float = 10.0) -> None:

@@ -19,9 +19,9 @@ from tests.spam.kit import (
     Stopwatch,
     Watched,
     ask,
-    connected,
     of_size,
     scorer,
+    unread,
     until,
 )
 from tests.stack.fake_scorer import Engine
@@ -62,7 +62,7 @@ async def test_what_rspamd_is_told_besides_the_message(real_servers: dict[str, R
 
 
 def _lines(server: Real) -> list[str]:
-    return server.log.read_text().splitlines()
+    return server.output.read_text().splitlines()
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,9 @@ async def test_refused_frozen_killed_and_back_again(real: Real, engine: Engine) 
         assert await one.ping(asyncio.get_running_loop().time() + 0.5) == "no answer in time"
     assert 1.0 <= watch.seconds < 2.0
     asked = asyncio.create_task(ask(one))
-    await until(lambda: connected(real.port), "the message is on its way")
-    await asyncio.sleep(0.1)  # it is certainly at the server, or else the outcome is "refused" and the test fails
+    await until(lambda: unread(real.port), "the message is at the server")
+    for _ in range(10):
+        await asyncio.sleep(0)  # and our side knows that all of it is written
     real.kill()
     found = await asked
     assert isinstance(found, Unscored)

@@ -1,6 +1,7 @@
 """What the tests of the spool share: messages to store, a telemetry that remembers, spools that are closed again."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -126,3 +127,12 @@ def ledger(where: Store | Path, **asked: Any) -> dict[str, dict[str, str]]:
     finally:
         if not isinstance(where, Store):
             database.close()
+
+
+def sql(directory: Path, statement: str, *values: Any) -> list[Any]:
+    """Run a statement behind the spool's back."""
+    connection = sqlite3.connect(directory / "spool.db", isolation_level=None)
+    try:
+        return connection.execute(statement, values).fetchall()
+    finally:
+        connection.close()

@@ -2,27 +2,16 @@
 
 import asyncio
 import os
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mailgate.edge.spool import Database, Store, upkeep
 from mailgate.edge.spool.listing import Selection, listed
 from mailgate.ports import Claimed, Settlement, SpoolError
-from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states
+from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, sql, states
 
 PAGE = 4096
-
-
-def sql(directory: Path, statement: str, *values: Any) -> list[Any]:
-    """Run a statement behind the spool's back."""
-    connection = sqlite3.connect(directory / "spool.db", isolation_level=None)
-    try:
-        return connection.execute(statement, values).fetchall()
-    finally:
-        connection.close()
 
 
 def damage(directory: Path, name: str, kind: str, number: int) -> None:

@@ -16,7 +16,7 @@ from mailgate.edge.spool.outages import Choice
 from mailgate.edge.spool.verbs import drop, hold, release
 from mailgate.ports import Parked, Settlement, SpoolError
 from tests.spool.gate import stopped_at
-from tests.spool.kit import NOW, UNSCORED, Recorder, a_post, ledger, put, put_unscored, spool, states
+from tests.spool.kit import NOW, UNSCORED, Recorder, a_post, ledger, put, put_unscored, spool, sql, states
 
 A, B, C = "a@lists.test", "b@lists.test", "c@lists.test"
 SCORED = 'scored:[7.25, 5.0, "", "127.0.0.1:783"]'
@@ -44,15 +44,6 @@ def deferred(number: int, *, uncertain: bool = False) -> Settlement:
 def passed(store: Store) -> dict[str, dict[str, str]]:
     """The posts that went on unscored, as `list` shows them when nothing else is asked for."""
     return ledger(store, everything=False)
-
-
-def sql(directory: Path, statement: str, *values: Any) -> list[Any]:
-    """Run a statement behind the spool's back."""
-    connection = sqlite3.connect(directory / "spool.db", isolation_level=None)
-    try:
-        return connection.execute(statement, values).fetchall()
-    finally:
-        connection.close()
 
 
 async def test_an_entry_has_all_that_is_known(store: Store) -> None:

@@ -10,23 +10,23 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.stack.children import Account, Child, account, me
-from tests.stack.ports import Port
+from tests.stack.children import Child, account, me
+from tests.stack.program import Program
 from tests.stack.waiting import wait_until
 
 PROGRAM = "/usr/sbin/exim4"
 CONFIG = Path(__file__).parents[2] / "config" / "exim4"
 
 
-class Exim:
+class Exim(Program):
     """Takes mail for *@`domain` on `port` and hands it by LMTP to `next_hop`."""
 
+    name = "Exim"
+    patience = 10.0
+
     def __init__(self, directory: Path, next_hop: tuple[str, int], domain: str = "lists.test") -> None:
-        self.directory = directory
-        self.port = Port()
+        super().__init__(directory, account("Debian-exim"))
         self.log = directory / "log" / "mainlog"
-        self._drop: Account | None = account("Debian-exim")
-        self._child: Child | None = None
         self._config = directory / "exim4.conf"
         self._extra: dict[str, object] = {}
         self._appended = ""
@@ -70,48 +70,16 @@ class Exim:
             self.stop()
             self.start()
 
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it takes mail by SMTP; connect from any address of 127.0.0.0/8."""
-        return self.port.address
-
-    @property
-    def running(self) -> bool:
-        """Is the daemon there?"""
-        return self._child is not None and self._child.running
-
     def begin(self) -> None:
         """Start it; `ready` waits until it listens. A queue run each minute is its own, others by `run_queue`."""
         argv: list[str | Path] = [PROGRAM, "-C", self._config, "-bdf", "-q1m"]
-        self._child = Child(argv, directory=self.directory, log=self.directory / "output", run_as=self._drop)
-
-    def ready(self, deadline: float = 10.0) -> None:
-        """Wait until it listens."""
-        wait_until(lambda: not self.running or self.port.open(), "Exim listens", deadline=deadline)
-        if not self.running:
-            raise RuntimeError(f"Exim ended: {(self.directory / 'output').read_text()}")
-
-    def start(self) -> None:
-        """Start it and wait until it listens."""
-        self.begin()
-        self.ready()
+        self._child = Child(argv, directory=self.directory, log=self.output, run_as=self._drop)
 
     def stop(self) -> None:
         """End the daemon and the deliveries that it forked."""
         if self._child is not None:
             self._child.stop()
             self._child = None
-
-    def kill(self) -> None:
-        """End all its processes at once (SIGKILL)."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
-
-    def close(self) -> None:
-        """Kill it and give its port back."""
-        self.kill()
-        self.port.close()
 
     def command(self, *arguments: str, deadline: float = 60.0, check: bool = True) -> str:
         """Run exim4 with this configuration, as the daemon's user; what it prints."""

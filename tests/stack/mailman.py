@@ -18,6 +18,7 @@ from typing import Any
 from tests.stack.arrivals import Arrival, Arrivals
 from tests.stack.children import Child, account, members
 from tests.stack.ports import Port
+from tests.stack.program import Program
 from tests.stack.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -52,21 +53,21 @@ _OPEN_LIST = {
 }
 
 
-class Mailman:
+class Mailman(Program):
     """A Mailman core. With `long_lines` (a plugin) its LMTP server takes lines of more than 999 octets."""
+
+    name = "Mailman"
 
     def __init__(self, directory: Path, *, long_lines: bool = False) -> None:
         if not (PROGRAMS / "master").exists():
             raise RuntimeError("Mailman is not installed: run tests/stack/install.sh (make test does)")
-        self.directory = directory
-        self.var = directory / "var"
-        self.port, self._rest = Port(), Port()
-        self.arrivals = Arrivals(self.var)
         nobody = account("nobody")
         # In a checkout that only root can read it runs as root: it asks access(2), where no capability helps.
-        self._drop = nobody if nobody and nobody.can_read([PROGRAMS / "master", PLUGINS]) else None
+        super().__init__(directory, nobody if nobody and nobody.can_read([PROGRAMS / "master", PLUGINS]) else None)
+        self.var = directory / "var"
+        self._rest = Port()
+        self.arrivals = Arrivals(self.var)
         self._config = directory / "mailman.cfg"
-        self._child: Child | None = None
         directory.mkdir(mode=0o755)
         self.var.mkdir()
         self._config.write_text(self._configuration(long_lines=long_lines))
@@ -97,41 +98,22 @@ class Mailman:
         parts = [[f"[{name}]", *(f"{key}: {value}" for key, value in keys.items())] for name, keys in sections.items()]
         return "\n".join("\n".join(lines) for lines in parts) + "\n"
 
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where its LMTP server listens."""
-        return self.port.address
-
-    @property
-    def running(self) -> bool:
-        """Is its master there?"""
-        return self._child is not None and self._child.running
-
     def begin(self) -> None:
         """Start it; `ready` waits until it answers."""
         self._child = Child(
             [PROGRAMS / "master", "-C", self._config, "--force"],  # force: a killed one has left its lock behind
             directory=self.directory,
-            log=self.directory / "output",
+            log=self.output,
             run_as=self._drop,
             environment={"PYTHONPATH": str(PLUGINS), "PYTHONWARNINGS": "ignore"},
         )
 
-    def ready(self, deadline: float = 60.0) -> None:
+    def ready(self) -> None:
         """Wait until LMTP and REST answer."""
-        child = self._child
-        assert child is not None
-        wait_until(lambda: not child.running or self.port.open(), "Mailman's LMTP server listens", deadline=deadline)
-        wait_until(lambda: not child.running or self._rest.open(), "Mailman's REST server listens", deadline=deadline)
-        if not child.running:
-            raise RuntimeError(f"Mailman ended: {(self.directory / 'output').read_text()}")
+        super().ready()
+        self._wait_open(self._rest)
         if not self._lists("/domains"):
             self._ask("/domains", {"mail_host": DOMAIN})
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        self.begin()
-        self.ready()
 
     def stop(self) -> None:
         """Stop it in good order: open LMTP connections are closed, then new ones refused."""
@@ -140,27 +122,15 @@ class Mailman:
             self._child.stop(20)
             self._child = None
 
-    def kill(self) -> None:
-        """End all its processes at once (SIGKILL). What it has accepted stays in its queues."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
-
     def close(self) -> None:
-        """Kill it and give its ports back."""
-        self.kill()
-        self.port.close()
+        """Kill it and give its ports back. What it has accepted stays in its queues."""
+        super().close()
         self._rest.close()
 
     def freeze(self, *runners: str) -> None:
         """Stop runners (SIGSTOP), the LMTP server if none is named: to connect to it succeeds, and it is silent."""
         for pid in self._pids(runners or ("lmtp",)):
             os.kill(pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let all that is frozen run on."""
-        for pid in self._pids(_NEEDED):
-            os.kill(pid, signal.SIGCONT)
 
     def _pids(self, runners: tuple[str, ...]) -> list[int]:
         wanted = {f"--runner={name}:" for name in runners}

@@ -4,13 +4,11 @@ Its built-in rules only: no module that asks the DNS, redis or another server, a
 `start` returns when its normal worker answers.
 """
 
-import os
-import signal
 from pathlib import Path
 
-from tests.stack.children import Child, account, me, members
+from tests.stack.children import Child, account, me
 from tests.stack.ports import Port
-from tests.stack.waiting import wait_until
+from tests.stack.program import Program
 
 PROGRAM = "/usr/bin/rspamd"
 SHARE = Path("/usr/share/rspamd")
@@ -40,17 +38,15 @@ lua = "{share}/rules/rspamd.lua"
 """
 
 
-class Rspamd:
+class Rspamd(Program):
     """Scores on `port` and on the unix socket `path`."""
 
+    name = "rspamd"
+
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = Port()
+        super().__init__(directory, account("nobody"))
         self.path = directory / "rspamd.sock"
-        self.log = directory / "output"
         self._nowhere = Port()  # no resolver is to be asked, and this one does not answer
-        self._drop = account("nobody")
-        self._child: Child | None = None
         self._config = directory / "rspamd.conf"
         directory.mkdir(mode=0o755)
         self._config.write_text(
@@ -67,43 +63,11 @@ class Rspamd:
         self._child = Child(
             [PROGRAM, "--no-fork", f"--config={self._config}", f"--user={owner.name}", "--insecure", *here],
             directory=self.directory,
-            log=self.log,
+            log=self.output,
             run_as=self._drop,
         )
 
-    def ready(self, deadline: float = 60.0) -> None:
-        """Wait until it listens."""
-        child = self._child
-        assert child is not None
-        wait_until(lambda: not child.running or self.port.open(), "rspamd listens", deadline=deadline)
-        if not child.running:
-            raise RuntimeError(f"rspamd ended: {self.log.read_text()}")
-
-    def start(self) -> None:
-        """Start it and wait until it listens."""
-        self.begin()
-        self.ready()
-
-    def freeze(self) -> None:
-        """Stop it and its workers in their tracks (SIGSTOP): it takes connections and never answers."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it at once (SIGKILL): its port refuses connections."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
-
     def close(self) -> None:
         """Kill it and give its ports back."""
-        self.kill()
-        self.port.close()
+        super().close()
         self._nowhere.close()
-
-    def _signal(self, number: signal.Signals) -> None:
-        for pid in members(self._child.pid) if self._child else []:
-            os.kill(pid, number)

@@ -63,7 +63,7 @@ def asked(stack: Stack, spamd: Spamd) -> Gate:
 
 def checked(spamd: Spamd, mail: Mail) -> int:
     """How often spamd was given this mail, by its own log."""
-    return spamd.log.read_text().count(f"checking message {mail.message_id} ")
+    return spamd.output.read_text().count(f"checking message {mail.message_id} ")
 
 
 def joined(gate: Gate) -> dict[str, float]:

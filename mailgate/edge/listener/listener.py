@@ -18,7 +18,7 @@ from mailgate.core.reply import Reply
 from mailgate.edge.listener.front import FrontedSession
 from mailgate.edge.listener.hooks import Hooks
 from mailgate.edge.listener.session import LMTPSession, Session
-from mailgate.edge.sockets import Sockets, address_of, trusted
+from mailgate.edge.sockets import Sockets, address_of, emptied, trusted
 from mailgate.ports import Telemetry
 
 Handle = Callable[[Peer, Envelope, Message], Awaitable[tuple[Reply, ...]]]
@@ -64,15 +64,7 @@ class Listener:
         self._draining = True
         for session in tuple(self._sessions):
             session.say_farewell("421 4.3.2 shutting down", False)
-        try:
-            async with asyncio.timeout(seconds):
-                while self._sessions:
-                    self._quiet.clear()
-                    await self._quiet.wait()
-        except TimeoutError:
-            return False
-        else:
-            return True
+        return await emptied(self._sessions, self._quiet, seconds)
 
     async def stop(self) -> None:
         """Close everything. What is still relayed goes on until the loop ends."""

@@ -43,6 +43,12 @@ class Transaction:
     _stage: str = "MAIL"
     _dot_sent: bool = False
     _doubtful: list[int] = field(default_factory=list)
+    _size: int = 0  # of the message
+    _plain: bool = True  # all addresses are ASCII
+
+    def __post_init__(self) -> None:
+        self._size = self.message.size
+        self._plain = self.envelope.sender.isascii() and all(map(str.isascii, self.envelope.recipients))
 
     async def run(self) -> tuple[Outcome, ...]:
         """One outcome for each recipient of the envelope."""
@@ -70,9 +76,10 @@ class Transaction:
         return Outcome(Result.DEFERRED if reached else Result.UNREACHED, silence(self.trouble or "not sent"))
 
     async def _run(self, outcomes: list[Outcome | None]) -> None:
-        refused = self._unsendable(outcomes)
+        if self._unsendable(outcomes):
+            return
         todo = [n for n, outcome in enumerate(outcomes) if outcome is None]
-        if refused or not todo:
+        if not todo:
             return
         accepted = await self._say_envelope(todo, outcomes)
         if accepted:
@@ -87,12 +94,12 @@ class Transaction:
 
     def _unsendable(self, outcomes: list[Outcome | None]) -> bool:
         """Fill in what the server's extensions rule out. True if that is everybody."""
-        limit, size = self.connection.size_limit, self.message.size
+        limit, size = self.connection.size_limit, self._size
         if 0 < limit < size:  # RFC 1870 §6.2
             text = f"message of {size} octets, {limit} are allowed"
             outcomes[:] = all_alike(Result.REFUSED, Reply(552, "5.3.4", text), len(outcomes))
             return True
-        if _ascii(self.envelope):
+        if self._plain:
             return False
         utf8 = "SMTPUTF8" in self.connection.features
         if not _sendable(self.envelope.sender, utf8=utf8):  # RFC 6531 §3.5
@@ -155,10 +162,10 @@ class Transaction:
         features, envelope = self.connection.features, self.envelope
         said = b"MAIL FROM:<%s>" % address_octets(envelope.sender)
         if "SIZE" in features:
-            said += b" SIZE=%d" % self.message.size
+            said += b" SIZE=%d" % self._size
         if envelope.eight_bit and "8BITMIME" in features:
             said += b" BODY=8BITMIME"
-        if "SMTPUTF8" in features and (envelope.smtputf8 or not _ascii(envelope)):
+        if "SMTPUTF8" in features and (envelope.smtputf8 or not self._plain):
             said += b" SMTPUTF8"
         return said + b"\r\n"
 
@@ -185,7 +192,7 @@ class Transaction:
         if self.connection.excess:
             raise Broken("a reply came that nobody had asked for")  # the next ones could be anybody's
         pieces = stuffed(self.message.chunks)
-        if self.message.size <= _WRITE_AT_ONCE:
+        if self._size <= _WRITE_AT_ONCE:
             self.connection.send(b"".join([*pieces, b".\r\n"]))
             self._dot_sent = True
             return
@@ -232,10 +239,6 @@ class Transaction:
     async def _ask(self, command: bytes) -> Reply:
         self.connection.send(command)
         return await self._reply()
-
-
-def _ascii(envelope: Envelope) -> bool:
-    return envelope.sender.isascii() and all(recipient.isascii() for recipient in envelope.recipients)
 
 
 def _sendable(address: str, *, utf8: bool) -> bool:

@@ -15,7 +15,7 @@ from mailgate.core import spamc
 from mailgate.core.message import Message
 from mailgate.core.reply import Reply
 from mailgate.core.spamc import Finding, Question
-from mailgate.edge.sockets import Sockets, address_of, trusted
+from mailgate.edge.sockets import Sockets, address_of, emptied, trusted
 from mailgate.edge.verdictport.session import READ_AHEAD, Session
 from mailgate.ports import Telemetry
 
@@ -54,15 +54,7 @@ class VerdictPort:
         for session, task in tuple(self._sessions.items()):
             if not session.asked:
                 task.cancel()
-        try:
-            async with asyncio.timeout(seconds):
-                while self._sessions:
-                    self._quiet.clear()
-                    await self._quiet.wait()
-        except TimeoutError:
-            return False
-        else:
-            return True
+        return await emptied(self._sessions, self._quiet, seconds)
 
     async def stop(self) -> None:
         """Close everything, whatever is under way."""

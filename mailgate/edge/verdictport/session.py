@@ -59,8 +59,8 @@ class Session:
             finally:
                 self._keep(-self._kept)
             await self._say(said)
-        except OSError:
-            pass  # the peer did not wait for the answer, or does not read it (a TimeoutError): it goes on without us
+        except OSError as gone:  # the peer did not wait for the answer, or does not read it: it goes on without us
+            self._port.telemetry.event("verdict.unheard", {"peer": self._peer, "cause": str(gone) or "too slow"})
         finally:
             self._writer.transport.abort()
 
