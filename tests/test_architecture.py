@@ -45,6 +45,10 @@ DOORS = {
     "aiosmtpd": "mailgate/edge/listener/",
     "aiospamc": "mailgate/edge/spamd.py",
     "authres": "mailgate/edge/results.py",
+    "dkim": "mailgate/edge/auth/keys.py",
+    "dns": "mailgate/edge/dns/",
+    "nacl": "mailgate/edge/auth/keys.py",
+    "spf": "mailgate/edge/auth/spf.py",
     "sqlalchemy": "mailgate/edge/spool/",
     "prometheus_client": "mailgate/edge/telemetry.py",
     "pydantic": "mailgate/config/",
@@ -53,7 +57,7 @@ DOORS = {
     "rich": "mailgate/cli/",
     "uvloop": "mailgate/daemon.py",
 }
-PACKAGES = {"yaml": "pyyaml"}  # that are imported by another name
+PACKAGES = {"dkim": "dkimpy", "dns": "dnspython", "nacl": "pynacl", "spf": "pyspf", "yaml": "pyyaml"}  # that are imported by another name
 IMPURE = {
     *("asyncio", "concurrent", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "select", "shutil"),
     *("signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "uuid"),

@@ -17,6 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 import mailgate
+from mailgate.core.auth import Answer
 from mailgate.core.envelope import SOURCES
 from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
@@ -39,10 +40,13 @@ _COUNTERS = {
     "network_hits": ("Messages from networks in a set that is acted on", ("set",)),
     "network_drift": ("Messages from networks that the layer of a context should have stopped", ("context",)),
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
+    "dns_lookups": ("Questions of the checks of senders, by who knew", ("source",)),
+    "dns_queries": ("Questions that were put to a name server, by the answer", ("answer",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
 }
 _HISTOGRAMS = {
     "stage_seconds": ("Time a message spent in a stage", ("stage",), _SECONDS),
+    "dns_seconds": ("Time until a name server had answered, or was not waited for any longer", (), _SECONDS),
     "message_bytes": ("Size of messages", (), _OCTETS),
     "spam_score": ("Scores of messages", (), _POINTS),
     "spool_commit_seconds": ("Time of a commit of the spool, shared by the messages in it", (), _SECONDS),
@@ -59,6 +63,8 @@ _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("origin", "source", SOURCES),
     ("limited", "limit", LIMITS),
     ("verdicts_joined", "result", ("joined", *Miss)),
+    ("dns_lookups", "source", ("asked", "cache", "shared")),
+    ("dns_queries", "answer", tuple(answer for answer in get_args(Answer) if answer != "too-many")),
     ("replays", "outcome", ("delivered", "refused", "deferred", "uncertain", "unreached", "held", "failed", "dropped")),
 )
 
