@@ -37,6 +37,7 @@ _COUNTERS = {
     "unscored": ("Messages that no scorer scored", ("reason",)),
     "origin": ("Messages, by where the address of their client was found", ("source",)),
     "limited": ("Messages put off at the verdict door because of a rate, by the limit", ("limit",)),
+    "auth_results": ("Results of the checks of senders", ("method", "result")),
     "network_hits": ("Messages from networks in a set that is acted on", ("set",)),
     "network_drift": ("Messages from networks that the layer of a context should have stopped", ("context",)),
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
