@@ -14,7 +14,7 @@ from mailgate.ports import Scorer, Telemetry
 from mailgate.scanner import Scorers
 
 if TYPE_CHECKING:
-    from mailgate.edge.auth import Authenticator
+    from mailgate.edge.auth import Authentication
     from mailgate.edge.dns import Resolver
 
 
@@ -38,21 +38,22 @@ class Senders:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._resolver: Resolver | None = None
-        self._authenticator: Authenticator | None = None
+        self._authentication: Authentication | None = None
 
     def serve(self, config: Config, checkings: Iterable[Checking]) -> None:
         """Have these check senders as the configuration says; again after it has changed."""
-        if self._authenticator:
-            self._authenticator.config = config.auth
-        elif config.auth.enabled:
+        if self._authentication is None and config.auth.enabled:
             from mailgate.edge import results  # noqa: PLC0415
-            from mailgate.edge.auth import Authenticator  # noqa: PLC0415
+            from mailgate.edge.auth import Authentication  # noqa: PLC0415
             from mailgate.edge.dns import Resolver, system_nameservers  # noqa: PLC0415
 
             self._resolver = Resolver(config.auth.nameservers or system_nameservers(), self._telemetry)
-            self._authenticator = Authenticator(config.auth, self._resolver, self._telemetry)
+            self._authentication = Authentication(self._resolver, self._telemetry)
             for checking in checkings:
-                checking.authenticator, checking.results = self._authenticator, results.field
+                checking.authenticator, checking.results = self._authentication, results.field
+        if self._authentication:
+            on = self._authentication
+            on.spf, on.dkim, on.arc, on.dmarc = config.auth.spf, config.auth.dkim, config.auth.arc, config.auth.dmarc
 
     async def close(self) -> None:
         """Give back what is held open."""

@@ -152,6 +152,11 @@ def test_lists_have_a_strictness_of_their_own(recipients: tuple[str, ...], reaso
     assert decide(facts(found(spf="fail"), *recipients), policy(**BY_LIST)).reasons == reasons
 
 
+def test_where_no_recipient_is_known_the_general_word_counts() -> None:
+    nobody = MessageFacts(hops=1, bounded=True, auth=found(spf="fail"))
+    assert decide(nobody, policy(**BY_LIST, spf_fail="hold")).reasons == ("dmarc-hold", "spf-hold")
+
+
 def test_what_exim_has_accepted_does_not_bounce_for_it() -> None:
     enforced = policy(dmarc_enforce="reject", spf_fail="reject")
     decision = decide(facts(found(spf="fail")), enforced)
@@ -163,23 +168,23 @@ def test_what_exim_has_accepted_does_not_bounce_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "is_skipped"),
+    ("client", "why"),
     [
-        (Client(ip="192.0.2.7", source="verdict"), False),
-        (Client(), False),
-        (Client(ip="198.51.100.7", source="verdict"), True),
-        (Client(ip="192.0.2.7", user="bob", source="verdict"), True),
-        (Client(source="received"), True),
+        (Client(ip="192.0.2.7", source="verdict"), ""),
+        (Client(), ""),
+        (Client(ip="198.51.100.7", source="verdict"), "trusted-network"),
+        (Client(ip="192.0.2.7", user="bob", source="verdict"), "authenticated-user"),
+        (Client(source="received"), "local-program"),
     ],
 )
-def test_mail_of_the_sites_own_is_not_checked(client: Client, is_skipped: bool) -> None:
+def test_mail_of_the_sites_own_is_not_checked(client: Client, why: str) -> None:
     tree = {"spam": {"skip_networks": ["198.51.100.0/24"]}}
-    assert skipped(parse(tree).for_rules.auth, client) is is_skipped
+    assert skipped(parse(tree).for_rules.auth, client) == why
 
 
 def test_nothing_is_checked_where_all_is_off() -> None:
     off = policy(spf=False, dkim=False, dmarc=False, arc=False)
-    assert skipped(off.auth, Client(ip="192.0.2.7", source="verdict"))
+    assert skipped(off.auth, Client(ip="192.0.2.7", source="verdict")) == "off"
     assert not skipped(policy(spf=False, dkim=False, dmarc=False).auth, Client(ip="192.0.2.7", source="verdict"))
 
 
