@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 import mailgate
-from mailgate.core.auth import Answer
+from mailgate.core.auth import RESULTS, Answer
 from mailgate.core.envelope import SOURCES
 from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
@@ -104,6 +104,9 @@ class _Tally(Collector):
         for name, label, values in _FROM_THE_START:
             for value in values:
                 self.begin((name, value), {label: value})
+        for method, results in RESULTS.items():
+            for result in results:
+                self.begin(("auth_results", method, result), {"method": method, "result": result})
 
     def begin(self, key: _Key, labels: Mapping[str, str]) -> None:
         """Have `key` from now on. Raises ValueError for labels that are not the declared ones, in their order."""
