@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from mailgate.edge.auth import Authentication
 from mailgate.edge.dns import Resolver
 from mailgate.edge.log import EventLog
 from mailgate.edge.telemetry import Telemetry
@@ -46,3 +47,15 @@ async def resolver(dns: DnsServer, telemetry: Telemetry) -> AsyncIterator[Resolv
 async def soon() -> float:
     """A deadline that only a failure reaches."""
     return asyncio.get_running_loop().time() + 10
+
+
+@pytest.fixture
+def authentication(resolver: Resolver, telemetry: Telemetry) -> Authentication:
+    """All checks."""
+    return Authentication(resolver, telemetry)
+
+
+@pytest.fixture
+def signatures(resolver: Resolver, telemetry: Telemetry) -> Authentication:
+    """DKIM and ARC alone."""
+    return Authentication(resolver, telemetry, spf=False, dmarc=False)

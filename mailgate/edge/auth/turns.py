@@ -1,4 +1,4 @@
-"""CPU on the event loop, a step at a time: never two steps, of however many messages, in one turn of the loop.
+"""CPU on the event loop, a step at a time: of however many messages, no more than one step beyond _ENOUGH in a turn.
 
 Signatures are checked on the loop and not in threads: a thread that computes keeps the loop from running for up to
 5 ms each time that the loop comes back from the kernel, and can't be ended. A step here is short (see the callers), so
@@ -8,9 +8,11 @@ that is how late the loop is at most; and who gives up a message gives up its st
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
+_ENOUGH = 0.002  # seconds
 _T = TypeVar("_T")
 
 
@@ -19,11 +21,16 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._spent = 0.0  # seconds, since the loop was last let go
 
     async def take(self, step: Callable[[], _T]) -> _T:
         """What `step` returns, or raises, when it is its turn."""
         async with self._lock:
+            started = time.perf_counter()
             try:
                 return step()
             finally:
-                await asyncio.sleep(0)
+                self._spent += time.perf_counter() - started
+                if self._spent > _ENOUGH:
+                    self._spent = 0.0
+                    await asyncio.sleep(0)
