@@ -116,7 +116,7 @@ def _vouchers(found: Authenticated) -> Iterator[tuple[str, str, str]]:
     if found.dkim == ():
         yield "dkim", "none", "not signed"
     for one in found.dkim or ():
-        key = f"{one.selector} {one.algorithm} {one.bits or '?'} bits"
+        key = f"{one.selector} {one.algorithm}"
         part = "" if one.covered else "; only a part of the body is signed"
         yield "dkim", one.result, f"{one.domain} {key}{part}{': ' if one.why else ''}{one.why}"
     if found.dmarc:
