@@ -144,7 +144,7 @@ def test_what_a_strict_list_does_not_want_is_refused_in_the_session(counter: Cou
     message_id, octets = post()
     _, told = asked(counter, octets, STRICT, STRANGER)
     assert told["Action"] == "reject"
-    assert told["Message"] == f"550 5.7.1 {told['Id']} the domain in From wants mail like this rejected (DMARC)"
+    assert told["Message"] == f"550 5.7.1 {told['Id']} the domain in From wants this rejected (DMARC)"
     assert counter.verdict(message_id)["reasons"] == ["dmarc-reject", "spf-tag"]
 
 

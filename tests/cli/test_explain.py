@@ -78,7 +78,7 @@ def test_every_fact_and_the_verdict(desk: tuple[Site, FakeScorer]) -> None:
         ("66.2.0.192.in-addr.arpa", "PTR", "nxdomain"),
     ):
         assert why in rows[fact, word], ran.out
-    reply = "550 5.7.1 the domain in From wants mail like this rejected (DMARC)"
+    reply = "550 5.7.1 the domain in From wants this rejected (DMARC)"
     assert f"in the session, where Exim asks first: reject (dmarc-reject, spam-reject, spf-tag): {reply}\n" in ran.out
     assert "\nafter acceptance: hold (dmarc-reject, spam-reject, spf-tag)\n" in ran.out
     assert "\nput in front:\n  Authentication-Results: gate.lists.test;\n" in ran.out

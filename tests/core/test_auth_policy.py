@@ -160,10 +160,10 @@ def test_where_no_recipient_is_known_the_general_word_counts() -> None:
 def test_what_exim_has_accepted_does_not_bounce_for_it() -> None:
     enforced = policy(dmarc_enforce="reject", spf_fail="reject")
     decision = decide(facts(found(spf="fail")), enforced)
-    assert decision.reply == Reply(550, "5.7.1", "the domain in From wants mail like this rejected (DMARC)")
+    assert decision.reply == Reply(550, "5.7.1", "the domain in From wants this rejected (DMARC)")
     assert after_acceptance(decision, enforced).action is HOLD
     spf = decide(facts(found("none", spf="fail")), enforced)
-    assert spf.reply == Reply(550, "5.7.23", "your host may not send for the sender's domain (SPF)")
+    assert spf.reply == Reply(550, "5.7.23", "your host may not send for this sender (SPF)")
     assert after_acceptance(spf, enforced).action is HOLD
 
 
