@@ -1,6 +1,7 @@
 """How late an event loop is, at worst, while something goes on."""
 
 import asyncio
+import gc
 import time
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ class Lag:
         self.worst = self.computing = 0.0
 
     async def __aenter__(self) -> Self:
+        gc.freeze()  # what the tests before left is not looked through while we measure
         self._task = asyncio.create_task(self._watch())
         await asyncio.sleep(0)
         return self
@@ -26,6 +28,7 @@ class Lag:
     ) -> None:
         await asyncio.sleep(_TICK)  # a last look
         self._task.cancel()
+        gc.unfreeze()
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
