@@ -23,7 +23,6 @@ import uvloop
 
 import mailgate
 from mailgate import config as configuration
-from mailgate import ports
 from mailgate.blocking import Blocking
 from mailgate.config import Config, ConfigError
 from mailgate.edge import systemd
@@ -35,11 +34,11 @@ from mailgate.edge.networks import Networks, samples, sources_of, status
 from mailgate.edge.spool import Store
 from mailgate.edge.telemetry import Sample, Telemetry
 from mailgate.edge.verdictport import VerdictPort
-from mailgate.ports import Scorer, SpoolError, Valve
+from mailgate.ports import SpoolError, Valve
 from mailgate.relay import Relay, new_gate_id
 from mailgate.replay import Replay
-from mailgate.scanner import Scorers
 from mailgate.verdict import VerdictDoor
+from mailgate.wiring import Senders, scorers_of
 
 _BEAT = 0.25  # seconds between two looks at the loop's lag
 _STUCK = 10.0  # seconds without a beat after which /healthz says no
@@ -84,8 +83,11 @@ class Daemon:
             records=records if config.verdict.listen else None,
         )
         self._verdict = VerdictDoor(config, self._scorers, records, self._telemetry, new_gate_id)
+        self._checkings = self._relay.checking, self._verdict.checking
         self._networks = Networks(sources_of(config), config.networks_table, self._telemetry)
         self._relay.blocking = self._verdict.blocking = Blocking(self._networks, self._telemetry)
+        self._senders = Senders(self._telemetry)
+        self._senders.serve(config, self._checkings)
         self._replay = Replay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
         self._upstream.on_change = self._scorers.on_change = self._replay.look
         self._stop = asyncio.Event()
@@ -128,6 +130,7 @@ class Daemon:
                 http.close()
             self._upstream.close()
             await self._scorers.close()
+            await self._senders.close()
             await self._spool.close()
             logging.getLogger().removeHandler(bridge)
             self._log.close()
@@ -226,6 +229,7 @@ class Daemon:
         new, fixed = configuration.with_fixed(new, self._config)
         self._config = self._relay.config = self._replay.config = self._verdict.config = new
         self._upstream.config, self._spool.config = new.mailman, new.spool
+        self._senders.serve(new, self._checkings)
         self._networks.sources = sources_of(new)
         self._networks.reload()
         self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
@@ -328,17 +332,3 @@ class Daemon:
         yield "spool_bytes", "Octets of the messages in the spool", (({}, float(counts.octets)),)
         age = max(0.0, time.time() - counts.oldest) if counts.oldest else 0.0
         yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", (({}, age),)
-
-
-def scorers_of(config: Config, telemetry: ports.Telemetry) -> Scorers:
-    """What is asked for scores. The libraries for it are loaded only when they are needed."""
-    scorers: list[Scorer] = []
-    if config.spam.engine == "spamd":
-        from mailgate.edge.spamd import Spamd  # noqa: PLC0415
-
-        scorers = [Spamd(at) for at in config.spam.servers]
-    if config.spam.engine == "rspamd":
-        from mailgate.edge.rspamd import Rspamd  # noqa: PLC0415
-
-        scorers = [Rspamd(at) for at in config.spam.servers]
-    return Scorers(scorers, telemetry, timeout=config.spam.timeout, probe_interval=config.spam.probe_interval)

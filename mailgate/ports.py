@@ -264,6 +264,14 @@ class Authenticator(Protocol):
         ...
 
 
+class Results(Protocol):
+    """Writes the header field Authentication-Results."""
+
+    def __call__(self, authserv_id: str, found: Authenticated | None) -> bytes:
+        """The whole field, by whom and with what was found; None: nothing was checked."""
+        ...
+
+
 class Resolver(Protocol):
     """The DNS."""
 

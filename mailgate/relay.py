@@ -12,12 +12,13 @@ import random
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mailgate import ports
 from mailgate.blocking import Blocking, Nothing
+from mailgate.checking import Checking, Subject
 from mailgate.config import Config
-from mailgate.core import answer, headers, networks, origin, scan, spam, spam_fields
+from mailgate.core import answer, headers, origin, scan, spam, stamp
 from mailgate.core.envelope import Client, Envelope, Peer, printable
 from mailgate.core.facts import MessageFacts, of_message, told
 from mailgate.core.fate import fate
@@ -34,11 +35,11 @@ from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
 from mailgate.joining import Joining
 from mailgate.ports import Facts, Parked, Records, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
-from mailgate.scanning import Scanning
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
 _NOTHING_SEEN = MessageFacts(hops=0, bounded=False)
 _NOBODY_KNOWN = Client()
+_NO_MESSAGE = Message(b"", ())
 
 
 def new_gate_id() -> str:
@@ -58,6 +59,7 @@ class _Case:
     message: Message
     arrived: float  # seconds since the epoch
     deadline: float  # of the loop's clock
+    received: Message  # as it came
     facts: MessageFacts = _NOTHING_SEEN
     asked: Record | None = None
     client: Client = _NOBODY_KNOWN
@@ -88,7 +90,7 @@ class Relay:
         self._telemetry = telemetry
         self._new_id = new_id
         self._deadlines = Deadlines()
-        self._scanning = Scanning(scanner, self._deadlines)
+        self.checking = Checking(scanner, telemetry, self._deadlines)
         self.blocking = Blocking(Nothing(), telemetry)
         self._joining = Joining(records, telemetry, self._deadlines) if records else None
 
@@ -103,6 +105,7 @@ class Relay:
             message=message,
             arrived=time.time(),
             deadline=started + self.config.relay.budget,
+            received=message,
         )
         try:
             said = await self._story(case)
@@ -120,7 +123,7 @@ class Relay:
         action = Action.REJECT if reply.permanent else Action.DEFER
         self._telemetry.count("messages", door=peer.door, verdict=action.name.lower())
         self._telemetry.count("reasons", reason=reason)
-        case = _Case(self._new_id(), peer, envelope, Message(b"", ()), time.time(), 0.0)
+        case = _Case(self._new_id(), peer, envelope, _NO_MESSAGE, time.time(), 0.0, _NO_MESSAGE)
         said = self._turned_away(case, Decision(action, (reason,), reply))
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
@@ -134,8 +137,8 @@ class Relay:
         self._look(case)
         policy = self.config.for_rules
         decision = decide(case.facts, policy)
-        if decision.action is Action.ACCEPT and not case.facts.scan:  # as far as that costs nothing to know
-            await self._scan(case)
+        if decision.action is Action.ACCEPT and self.checking.lacks(case.facts, policy, case.client):
+            await self._check(case)
             decision = decide(case.facts, policy)
         decision = after_acceptance(completed(decision, case.asked), policy)
         self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.name.lower())
@@ -163,7 +166,7 @@ class Relay:
         head = case.message.head
         found = origin.origin(head, case.peer.client, self.config.relay.client_secret_file.octets)
         case.client, case.exim_id = found.client, found.exim_id
-        clean = headers.cut(head, self.config.hostname)  # what our Exim said of the client, too
+        clean = headers.cut(head, self.config.authserv_id)  # what our Exim said of the client, too
         if clean is not head:
             case.message = Message(clean, case.message.body)
         case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
@@ -185,22 +188,25 @@ class Relay:
             found = case.asked.scan
             self._spool.ledger.scored()
         listed = self.blocking.look(self.config.for_rules, case.client.ip, again=case.asked is not None)
-        case.facts = of_message(case.message, recipients, found, listed)
+        vouched = case.asked.auth if case.asked else None
+        case.facts = of_message(case.message, recipients, found, listed, vouched)
 
-    # scan
+    # check: what costs time to know
 
-    async def _scan(self, case: _Case) -> None:
+    async def _check(self, case: _Case) -> None:
         started = asyncio.get_running_loop().time()
         # Half of what the spool leaves at most: the other half is for Mailman.
         left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
-        deadline = started + min(self.config.spam.timeout, left)
-        found = await self._scanning.scan(case.envelope, case.message, case.client, deadline, case.id)
-        case.facts = replace(case.facts, scan=found)
+        scan_by, auth_by = (started + min(most, left) for most in (self.config.spam.timeout, self.config.auth.timeout))
+        subject = Subject(case.id, case.envelope, case.message, case.received, case.client)
+        before = case.facts.scan
+        case.facts = await self.checking.check(case.facts, subject, self.config.for_rules, scan_by, auth_by)
+        found = case.facts.scan
         if isinstance(found, Unscored):
             self._telemetry.count("unscored", reason=found.reason)
             failed = {"text": scan.ALL_FAILED, "reason": found.reason, "cause": found.detail}
             self._telemetry.event("spam.unscored", {**_named(case), **failed}, level="warning")
-        else:
+        elif not before:
             self._spool.ledger.scored()
 
     # settle
@@ -228,14 +234,10 @@ class Relay:
     # stamp: forged fields were cut when it was looked at
 
     def _stamp(self, case: _Case) -> None:
-        ours = headers.received(case.envelope, case.peer, self.config.hostname, case.id, case.arrived)
-        if isinstance(case.facts.scan, Scored):
-            limits = spam.thresholds(self.config.spam.policy, case.envelope.recipients)
-            ours += spam_fields.of_score(case.facts.scan, limits)
-        elif case.facts.scan:
-            ours += spam_fields.without_score(case.facts.scan)
-        ours += networks.field(self.config.networks.policy, case.facts.listed) + headers.field("X-Mailgate-Id", case.id)
-        case.message = Message(ours + case.message.head, case.message.body)
+        hostname, policy = self.config.hostname, self.config.for_rules
+        results = self.checking.field(self.config.authserv_id, case.facts, policy)
+        ours = stamp.fields(case.id, case.envelope, case.peer, hostname, case.arrived, case.facts, policy)
+        case.message = Message(results + ours + case.message.head, case.message.body)
 
     # deliver
 

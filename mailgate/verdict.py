@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from mailgate.blocking import Blocking, Nothing
+from mailgate.checking import Checking, Subject
 from mailgate.config import Config
 from mailgate.core import headers, origin, spam, spamc
 from mailgate.core.envelope import Envelope, printable
@@ -27,7 +28,6 @@ from mailgate.core.spamc import Finding, Question
 from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
 from mailgate.ports import Records, Scanner, Telemetry
-from mailgate.scanning import Scanning
 
 _KEEP = 1.0  # seconds of the budget that are left for the record
 _LARGE = 1024 * 1024  # octets of a message whose digest would hold the others up
@@ -63,7 +63,7 @@ class VerdictDoor:
         self._new_id = new_id
         self.blocking = Blocking(Nothing(), telemetry)
         self._deadlines = Deadlines()
-        self._scanning = Scanning(scanner, self._deadlines)
+        self.checking = Checking(scanner, telemetry, self._deadlines)
         self._limiter = Limiter()
 
     async def judge(self, peer: str, asked: Question, message: Message, deadline: float) -> Finding | None:
@@ -99,11 +99,12 @@ class VerdictDoor:
         return _Case(self._new_id(), peer, asked, envelope, message, time.time(), deadline, facts, asked.exim_id)
 
     async def _story(self, case: _Case) -> Finding:
+        received = case.message
         self._look(case)
         policy = self.config.for_rules
         decision = decide(case.facts, policy)
-        if decision.action is Action.ACCEPT and not case.facts.scan:
-            await self._scan(case)
+        if decision.action is Action.ACCEPT and self.checking.lacks(case.facts, policy, case.asked.client):
+            await self._check(case, received)
             decision = decide(case.facts, policy)
         await self._keep(case, decision)
         return self._found(case, decision)
@@ -113,7 +114,7 @@ class VerdictDoor:
     def _look(self, case: _Case) -> None:
         message = case.message
         if message.bounded:
-            clean = headers.cut(message.head, self.config.hostname)
+            clean = headers.cut(message.head, self.config.authserv_id)
             case.message = message = Message(clean, message.body)
             if case.asked.client.source == "unknown":  # the stock variant of Exim's condition does not say it
                 case.asked = replace(case.asked, client=origin.by_received(clean))
@@ -129,13 +130,14 @@ class VerdictDoor:
         if skipped:
             self._telemetry.count("spam_scans", result="skipped", server="")
 
-    # scan
+    # check: what costs time to know
 
-    async def _scan(self, case: _Case) -> None:
+    async def _check(self, case: _Case, received: Message) -> None:
         # No score here is not counted as mail that passed without one: the relay door asks again, and counts.
-        deadline = min(asyncio.get_running_loop().time() + self.config.spam.timeout, case.deadline - _KEEP)
-        found = await self._scanning.scan(case.envelope, case.message, case.asked.client, deadline, case.id)
-        case.facts = replace(case.facts, scan=found)
+        now, limit = asyncio.get_running_loop().time(), case.deadline - _KEEP
+        subject = Subject(case.id, case.envelope, case.message, received, case.asked.client)
+        scan_by, auth_by = (min(now + most, limit) for most in (self.config.spam.timeout, self.config.auth.timeout))
+        case.facts = await self.checking.check(case.facts, subject, self.config.for_rules, scan_by, auth_by)
 
     # keep: what the relay door need not find out again
 
@@ -145,7 +147,9 @@ class VerdictDoor:
             return  # without a scan there is the client to be remembered, where the message will be back
         large = case.message.size > _LARGE
         body = await asyncio.to_thread(digest, case.message) if large else digest(case.message)
-        record = Record(case.id, case.arrived, case.asked.client, found, decision.action, decision.reasons)
+        record = Record(
+            case.id, case.arrived, case.asked.client, found, decision.action, decision.reasons, case.facts.auth
+        )
         try:
             # The records keep the deadline themselves; this holds if they fail to.
             await self._deadlines.wait(

@@ -26,13 +26,27 @@ MAY_IMPORT = {
     "scanner": {"core", "ports"},
     "blocking": {"core", "ports"},
     "joining": {"core", "ports", "deadlines"},
-    "scanning": {"core", "ports", "deadlines"},
-    "relay": {"core", "ports", "config", "deadlines", "joining", "scanning", "blocking"},
+    "checking": {"core", "ports", "deadlines"},
+    "relay": {"core", "ports", "config", "deadlines", "joining", "checking", "blocking"},
     "replay": {"core", "ports", "config"},
-    "verdict": {"core", "ports", "config", "deadlines", "scanning", "blocking"},
+    "verdict": {"core", "ports", "config", "deadlines", "checking", "blocking"},
     "edge": {"core", "ports", "config", "turns", "version"},
-    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "verdict", "blocking", "edge", "version"},
-    "cli": {"core", "ports", "config", "relay", "replay", "edge", "daemon", "cli", "version"},
+    "wiring": {"core", "ports", "config", "scanner", "checking", "edge"},
+    "daemon": {"core", "ports", "config", "relay", "replay", "wiring", "verdict", "blocking", "edge", "version"},
+    "cli": {
+        "core",
+        "ports",
+        "config",
+        "relay",
+        "replay",
+        "checking",
+        "deadlines",
+        "wiring",
+        "edge",
+        "daemon",
+        "cli",
+        "version",
+    },
     "__main__": {"cli"},
 }
 # What is counted and what is said leave by the same door; both doors listen in the same way.
@@ -58,7 +72,13 @@ DOORS = {
     "rich": "mailgate/cli/",
     "uvloop": "mailgate/daemon.py",
 }
-PACKAGES = {"dkim": "dkimpy", "dns": "dnspython", "nacl": "pynacl", "spf": "pyspf", "yaml": "pyyaml"}  # that are imported by another name
+PACKAGES = {
+    "dkim": "dkimpy",
+    "dns": "dnspython",
+    "nacl": "pynacl",
+    "spf": "pyspf",
+    "yaml": "pyyaml",
+}  # that are imported by another name
 IMPURE = {
     *("asyncio", "concurrent", "logging", "multiprocessing", "os", "pathlib", "random", "secrets", "select", "shutil"),
     *("signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading", "time", "uuid"),

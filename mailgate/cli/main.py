@@ -11,6 +11,7 @@ import typer
 import mailgate
 from mailgate import config as configuration
 from mailgate.cli import (
+    explain,
     networks,
     networks_change,
     networks_export,
@@ -79,6 +80,7 @@ def check_config(config: ConfigFile = None) -> None:
     typer.echo(f"{file}: ok")
 
 
+app.command()(explain.explain)
 queue_change.add_to(queue_look.app)
 app.add_typer(queue_look.app, name="queue")
 app.command()(status.status)

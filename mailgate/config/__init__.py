@@ -65,7 +65,7 @@ __all__ = [
 DEFAULT_FILE = Path("/etc/mailgate/mailgate.toml")
 _FIXED = (  # taken only at the start
     *("hostname", "relay.lmtp", "relay.smtp", "verdict.listen", "spool.url", "http.listen"),
-    *("spam.engine", "spam.servers"),
+    *("spam.engine", "spam.servers", "auth.nameservers"),
 )
 _LATER = {
     "mailman": "rest_url queue_dir",
@@ -171,7 +171,7 @@ def _contradictions_of_auth(config: Config) -> Iterator[str]:
         asked |= {f"lists[{number}].dmarc_enforce": one.dmarc_enforce, f"lists[{number}].spf_fail": one.spf_fail}
     if auth.dmarc and not (auth.spf or auth.dkim):
         yield "auth.dmarc: rests on auth.spf and auth.dkim, which are both false: it would fail for all mail"
-    if auth.enabled and auth.timeout >= config.relay.budget:
+    if "timeout" in auth.model_fields_set and auth.timeout >= config.relay.budget:
         yield "auth.timeout: not shorter than relay.budget: nothing would be left to deliver the message in"
     for key, needed in (("dmarc_enforce", "dmarc"), ("spf_fail", "spf")):
         for name, value in asked.items():

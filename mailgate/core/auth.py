@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from mailgate.core.envelope import printable
 
@@ -18,6 +18,14 @@ ArcResult = Literal["none", "pass", "fail", "temperror"]  # RFC 8617 §4.4; the 
 DmarcResult = Literal["none", "pass", "fail", "temperror", "permerror"]  # RFC 9989
 IprevResult = Literal["pass", "fail", "temperror", "permerror"]  # RFC 8601 §2.7.3
 Disposition = Literal["none", "quarantine", "reject"]
+
+RESULTS: dict[str, tuple[str, ...]] = {
+    "spf": get_args(SpfResult),
+    "dkim": get_args(DkimResult),
+    "dmarc": get_args(DmarcResult),
+    "arc": get_args(ArcResult),
+    "iprev": get_args(IprevResult),
+}
 
 # What the DNS said: records; no such name; the name, but none of that type; a server's failure; no answer in time;
 # an answer that makes no sense; not asked, because the message had asked enough.

@@ -42,22 +42,25 @@ class AuthPolicy:
     skip_networks: tuple[Network, ...]
 
 
-def skipped(policy: AuthPolicy, client: Client) -> bool:
-    """Is nothing to be checked? Not of mail of the site's own: from a trusted network, from a program on Exim's host,
-    from a user who gave a password. It is signed and checked against SPF where it leaves.
-    """
-    own = bool(client.user) or (client.source != "unknown" and not client.ip)
-    return not policy.enabled or own or trusted(policy.skip_networks, client.ip)
+def skipped(policy: AuthPolicy, client: Client) -> str:
+    """Why nothing is to be checked, "" if it is. Not of mail of the site's own, which is signed where it leaves."""
+    if not policy.enabled:
+        return "off"
+    if client.user:
+        return "authenticated-user"
+    if client.source != "unknown" and not client.ip:
+        return "local-program"
+    return "trusted-network" if trusted(policy.skip_networks, client.ip) else ""
 
 
 def for_dmarc(policy: AuthPolicy, recipients: Iterable[str]) -> Enforcement:
     """How strict a message to these recipients is with DMARC: the strictest of them counts."""
-    return _strictest(_own(policy.lists, one, policy.dmarc, "dmarc") for one in recipients)
+    return _strictest([_own(policy.lists, one, policy.dmarc, "dmarc") for one in recipients] or [policy.dmarc])
 
 
 def for_spf(policy: AuthPolicy, recipients: Iterable[str]) -> Enforcement:
     """The same with SPF's "fail"."""
-    return _strictest(_own(policy.lists, one, policy.spf, "spf") for one in recipients)
+    return _strictest([_own(policy.lists, one, policy.spf, "spf") for one in recipients] or [policy.spf])
 
 
 def _own(
@@ -71,7 +74,7 @@ def _own(
 
 
 def _strictest(words: Iterable[Enforcement]) -> Enforcement:
-    return max(words, key=_STRICTNESS.index, default="none")
+    return max(words, key=_STRICTNESS.index)
 
 
 def asked_for(found: Authenticated) -> Disposition:

@@ -59,18 +59,24 @@ def names(domain: str) -> tuple[str, ...]:
 
 
 def evaluate(
-    authors: tuple[str, ...], answers: Answers, spf: Iterable[Spf], dkim: Iterable[Signature]
+    authors: tuple[str, ...],
+    answers: Answers,
+    spf: Iterable[Spf],
+    dkim: Iterable[Signature],
+    *,
+    client_known: bool = True,
 ) -> Dmarc | Question:
     """DMARC's result for the authors' domains (`author.domains`), or the next question whose answer it takes.
 
     Ask with no `spf` and `dkim` first to have the policy looked up while these are being checked. Of several authors
-    the worst result counts, so that none hides behind another (RFC 9989 §11.5).
+    the worst result counts, so that none hides behind another (RFC 9989 §11.5). Where the client is not known SPF may
+    have passed, for all that we know: what rests on it is `temperror`.
     """
     if not authors:
         return Dmarc("permerror", "", "", "none", testing=False, why="no author's domain in From")
     if len(authors) > MAX_AUTHORS:
         return Dmarc("permerror", authors[0], "", "none", testing=False, why=f"{len(authors)} author domains in From")
-    vouched = _identifiers(spf, dkim)
+    vouched = _identifiers(spf, dkim, client_known=client_known)
     results = []
     for author in authors:
         result = _of_author(author, answers, vouched)
@@ -88,12 +94,12 @@ def _badness(result: Dmarc) -> int:
     return len(words) * enforced + words.index(result.result)
 
 
-def _identifiers(spf: Iterable[Spf], dkim: Iterable[Signature]) -> list[_Identifier]:
+def _identifiers(spf: Iterable[Spf], dkim: Iterable[Signature], *, client_known: bool) -> list[_Identifier]:
     """RFC 9989 §4.3: the MAIL FROM identity alone counts of SPF (a null reverse-path has it too, RFC 7208 §2.4)."""
     found = [
         _Identifier("spf", ascii_form(one.domain), one.result == "pass")
         for one in spf
-        if one.identity == "mailfrom" and one.result in {"pass", "temperror"}
+        if one.identity == "mailfrom" and (one.result in {"pass", "temperror"} or not client_known)
     ]
     found += [
         _Identifier("dkim", ascii_form(one.domain), one.result == "pass")
@@ -123,7 +129,9 @@ def _of_author(author: str, answers: Answers, vouched: list[_Identifier]) -> Dma
         elif aligned and one.sure:
             return replace(result, result="pass", why=f"{one.method} vouches for {one.domain}")
         elif aligned:
-            result = replace(result, result="temperror", why=f"{one.method} of {one.domain} could not be checked")
+            result = replace(
+                result, result="temperror", why=f"{one.method} of {one.domain or 'somebody'} could not be checked"
+            )
         elif result.result == "fail" and one.sure:
             result = replace(result, why=f"{one.method} vouches for {one.domain}, which is not aligned")
     return result
@@ -158,8 +166,10 @@ def _applied(author: str, answers: Answers) -> tuple[str, Record, bool] | Dmarc 
 
 def _aligned(author: str, one: _Identifier, answers: Answers, *, strict: bool) -> bool | str | Question:
     """Are the two aligned (§4.4)? Else the trouble that keeps us from knowing, or the question to be asked first."""
-    if one.domain == author or strict or not one.domain:
-        return one.domain == author != ""
+    if not one.domain:
+        return not one.sure  # whatever it would have been
+    if one.domain == author or strict:
+        return one.domain == author
     here = _walk(author, answers)
     if here.ask or here.trouble:
         return here.ask or (here.trouble if _shared(author, one.domain) else False)

@@ -30,13 +30,17 @@ class MessageFacts:
 
 
 def of_message(
-    message: Message, recipients: tuple[str, ...], scan: Scan | None = None, listed: tuple[NetworkSet, ...] = ()
+    message: Message,
+    recipients: tuple[str, ...],
+    scan: Scan | None = None,
+    listed: tuple[NetworkSet, ...] = (),
+    auth: Authenticated | None = None,
 ) -> MessageFacts:
-    """The facts that the octets and the envelope themselves tell; that it is not scanned, where that is known; and
-    where its client is listed.
+    """The facts that the octets and the envelope themselves tell; that it is not scanned, where that is known; where
+    its client is listed; who vouches for it, where that has been found out before.
     """
     hops = headers.hops(message.head) if message.bounded else 0
-    return MessageFacts(hops, message.bounded, recipients, scan, listed)
+    return MessageFacts(hops, message.bounded, recipients, scan, listed, auth=auth)
 
 
 def told(facts: MessageFacts) -> dict[str, object]:

@@ -106,7 +106,7 @@ def dmarc(facts: MessageFacts, policy: Policy) -> Verdict | None:
         return Verdict(Action.ACCEPT, "dmarc-tag")
     if word == "hold" or asked == "quarantine":
         return Verdict(Action.HOLD, "dmarc-hold")
-    text = "the domain in From wants mail like this rejected (DMARC)"
+    text = "the domain in From wants this rejected (DMARC)"
     return Verdict(Action.REJECT, "dmarc-reject", Reply(550, "5.7.1", text), unwanted=True)
 
 
@@ -121,7 +121,7 @@ def spf_fail(facts: MessageFacts, policy: Policy) -> Verdict | None:
         return Verdict(Action.ACCEPT, "spf-tag")
     if word == "hold":
         return Verdict(Action.HOLD, "spf-hold")
-    text = "your host may not send for the sender's domain (SPF)"
+    text = "your host may not send for this sender (SPF)"
     return Verdict(Action.REJECT, "spf-reject", Reply(550, "5.7.23", text), unwanted=True)  # RFC 7372 §3.2
 
 

@@ -68,12 +68,11 @@ def _spf(found: Spf) -> list[str]:
 
 
 def _dkim(found: Signature) -> list[str]:
-    bits = f"{found.bits} bits" if found.bits else ""
     part = "" if found.covered else "only a part is signed"
     return _result(
         "dkim",
         found.result,
-        "; ".join(filter(None, (bits, part, found.why))),
+        "; ".join(filter(None, (part, found.why))),
         ("header", "d", found.domain),
         ("header", "s", found.selector),
         ("header", "a", found.algorithm),

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 import mailgate
-from mailgate.core.auth import Answer
+from mailgate.core.auth import RESULTS, Answer
 from mailgate.core.envelope import SOURCES
 from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
@@ -37,6 +37,7 @@ _COUNTERS = {
     "unscored": ("Messages that no scorer scored", ("reason",)),
     "origin": ("Messages, by where the address of their client was found", ("source",)),
     "limited": ("Messages put off at the verdict door because of a rate, by the limit", ("limit",)),
+    "auth_results": ("Results of the checks of senders", ("method", "result")),
     "network_hits": ("Messages from networks in a set that is acted on", ("set",)),
     "network_drift": ("Messages from networks that the layer of a context should have stopped", ("context",)),
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
@@ -103,6 +104,9 @@ class _Tally(Collector):
         for name, label, values in _FROM_THE_START:
             for value in values:
                 self.begin((name, value), {label: value})
+        for method, results in RESULTS.items():
+            for result in results:
+                self.begin(("auth_results", method, result), {"method": method, "result": result})
 
     def begin(self, key: _Key, labels: Mapping[str, str]) -> None:
         """Have `key` from now on. Raises ValueError for labels that are not the declared ones, in their order."""

@@ -13,6 +13,7 @@ VERBS = [
     "resume",
     *(f"spool {verb}" for verb in ("backup", "verify", "adopt")),
     "unscored list",
+    "explain",
 ]
 
 

@@ -108,6 +108,7 @@ def judged(
 
 
 REJECT: Zone = {"_dmarc.example.org": "v=DMARC1; p=reject"}
+NAMES_ASKED = ("_dmarc.example.org", "_dmarc.org", "_dmarc.m.example.org")
 
 
 @pytest.mark.parametrize(
@@ -298,6 +299,28 @@ def test_a_name_that_is_too_long_for_a_record_has_none() -> None:
     found, asked = judged(REJECT, author)
     assert (found.result, found.published) == ("fail", "example.org")
     assert max(map(len, asked)) <= 253
+
+
+@pytest.mark.parametrize(
+    ("sender", "signatures", "result"),
+    [
+        ("example.org", [], "temperror"),
+        ("m.example.org", [], "temperror"),
+        ("", [], "temperror"),
+        ("example.net", [], "fail"),
+        ("example.org", [dkim("example.org")], "pass"),
+    ],
+)
+def test_nobody_fails_because_we_do_not_know_the_client(sender: str, signatures: list[Signature], result: str) -> None:
+    answers = {Question(name, "TXT"): answered(REJECT, Question(name, "TXT")) for name in NAMES_ASKED}
+    found = evaluate(("example.org",), answers, [spf(sender, "none")], signatures, client_known=False)
+    assert isinstance(found, Dmarc)
+    assert found.result == result
+
+
+def test_a_signature_that_was_not_looked_at_may_have_been_the_authors() -> None:
+    assert judged(REJECT, "example.org", [], [dkim("", "temperror")])[0].result == "temperror"
+    assert judged(REJECT, "example.org", [], [dkim("", "pass"), dkim("", "permerror")])[0].result == "fail"
 
 
 AUTHORS: Zone = {

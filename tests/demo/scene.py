@@ -22,6 +22,7 @@ _SHOWN = (
     "mailgate_spam_scans_total",
     "mailgate_unscored_total",
     "mailgate_verdicts_joined_total",
+    "mailgate_auth_results_total",
     "mailgate_spool_messages",
     "mailgate_spool_bytes",
     "mailgate_upstream_up",

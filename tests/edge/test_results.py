@@ -31,7 +31,7 @@ from mailgate.edge.results import field
 
 ID = "lists.example.org"
 SPF = Spf("pass", "mailfrom", "example.org", "a@example.org", "192.0.2.7 is allowed by ip4")
-SIGNED = Signature("pass", "example.org", "s1", "@example.org", "rsa-sha256", 2048, covered=True, why="")
+SIGNED = Signature("pass", "example.org", "s1", "@example.org", "rsa-sha256", 2048, covered=True, why="2048 bit key")
 
 
 def parsed(octets: bytes) -> Any:
@@ -53,10 +53,10 @@ def test_all_methods_in_a_field_with_their_properties() -> None:
         b"Authentication-Results: lists.example.org;\r\n"
         b"\tspf=pass (192.0.2.7 is allowed by ip4) smtp.mailfrom=a@example.org;\r\n"
         b"\tspf=none (no record) smtp.helo=mx.example.org;\r\n"
-        b"\tdkim=pass (2048 bits) header.d=example.org header.s=s1 header.a=rsa-sha256\r\n"
-        b"\theader.i=@example.org;\r\n"
-        b"\tdkim=fail (256 bits; only a part is signed; body) header.d=lists.test\r\n"
-        b"\theader.s=k header.a=ed25519-sha256 header.i=a@lists.test;\r\n"
+        b"\tdkim=pass (2048 bit key) header.d=example.org header.s=s1\r\n"
+        b"\theader.a=rsa-sha256 header.i=@example.org;\r\n"
+        b"\tdkim=fail (only a part is signed; body) header.d=lists.test header.s=k\r\n"
+        b"\theader.a=ed25519-sha256 header.i=a@lists.test;\r\n"
         b"\tdmarc=pass (t=y; p=reject at example.org; spf vouches for example.org)\r\n"
         b"\theader.from=example.org policy.dmarc=reject;\r\n"
         b"\tarc=pass (2 sets; sealed by a.test, b.test);\r\n"

@@ -152,19 +152,22 @@ class Authentication:
             return None
         domain = case.authors[0] if case.authors else ""
         late = Dmarc("temperror", domain, "", "none", testing=False, why="not done in time")
-        return await self._guarded(case, _evaluated(case.authors, asking, answers, of_client, signatures), late)
+        return await self._guarded(case, _evaluated(case, asking, answers, of_client, signatures), late)
 
 
 async def _evaluated(
-    authors: tuple[str, ...],
+    case: _Case,
     asking: Asking,
     answers: dict[Question, Resolved],
     of_client: tuple[Spf, ...],
     signatures: tuple[Signature, ...],
 ) -> Dmarc:
-    while isinstance(found := evaluate(authors, answers, of_client, signatures), Question):
+    known = bool(case.client.ip)
+    while True:
+        found = evaluate(case.authors, answers, of_client, signatures, client_known=known)
+        if not isinstance(found, Question):
+            return found
         answers[found] = await asking.ask(found.name, found.type)
-    return found
 
 
 def _chain(fields: Fields) -> chains.Chain | Arc:
