@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "ports": {"core"},
     "config": {"core", "config"},
     "deadlines": set[str](),
+    "turns": set[str](),
     "scanner": {"core", "ports"},
     "blocking": {"core", "ports"},
     "joining": {"core", "ports", "deadlines"},
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "relay": {"core", "ports", "config", "deadlines", "joining", "checking", "blocking"},
     "replay": {"core", "ports", "config"},
     "verdict": {"core", "ports", "config", "deadlines", "checking", "blocking"},
-    "edge": {"core", "ports", "config", "version"},
+    "edge": {"core", "ports", "config", "turns", "version"},
     "wiring": {"core", "ports", "config", "scanner", "checking", "edge"},
     "daemon": {"core", "ports", "config", "relay", "replay", "wiring", "verdict", "blocking", "edge", "version"},
     "cli": {

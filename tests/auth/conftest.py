@@ -24,6 +24,7 @@ def dns(_dns: DnsServer) -> Iterator[DnsServer]:
     """The DNS server, which answers all that it is asked."""
     _dns.behave()
     yield _dns
+    _dns.release()
     _dns.behave()
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 from mailgate.core.auth import Authenticated
 from mailgate.core.envelope import Client, Envelope
-from mailgate.core.message import in_pieces, message
+from mailgate.core.message import Message, in_pieces, message
 from mailgate.edge.auth import Authentication
 from tests.auth.keys import MAIL
 
@@ -13,7 +13,7 @@ CLIENT = Client(ip="192.0.2.7", helo="plain.example.test")
 
 async def check(
     authentication: Authentication,
-    mail: bytes = MAIL,
+    mail: bytes | Message = MAIL,
     *,
     client: Client = CLIENT,
     sender: str = "alice@example.test",
@@ -22,4 +22,9 @@ async def check(
     """What they come to within so many seconds."""
     deadline = asyncio.get_running_loop().time() + seconds
     envelope = Envelope(sender, ("list@lists.test",))
-    return await authentication.check(envelope, message(in_pieces([mail])), client, deadline)
+    return await authentication.check(envelope, mail if isinstance(mail, Message) else cut(mail), client, deadline)
+
+
+def cut(mail: bytes) -> Message:
+    """The mail in pieces, as a door has it."""
+    return message(in_pieces([mail]))

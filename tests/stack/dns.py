@@ -75,10 +75,9 @@ class DnsServer:
         self.acts.update(dict.fromkeys(names or ("",), act))
 
     def behave(self) -> None:
-        """Answer all, and forget who asked."""
+        """Answer all, and forget who has asked and been answered."""
         self.acts.clear()
         self.asked.clear()
-        self._late.clear()
 
     def release(self) -> None:
         """Answer what was to be late."""

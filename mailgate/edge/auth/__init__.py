@@ -24,8 +24,8 @@ from mailgate.core.message import Message
 from mailgate.core.signed_fields import Fields
 from mailgate.edge.auth import arc, dkim, iprev, octets, spf
 from mailgate.edge.auth.asking import Asked, Asking
-from mailgate.edge.auth.turns import Turns
 from mailgate.ports import Resolver, Telemetry
+from mailgate.turns import Turns
 
 # Questions of a message to the DNS. What real mail asks is far below; what a stranger can make us ask is these.
 _SPF, _DKIM, _ARC, _DMARC, _IPREV = 50, 10, 51, 45, 5

@@ -14,7 +14,7 @@ from mailgate.core.dkim_key import key_record
 from mailgate.edge.auth.asking import Asking
 from mailgate.edge.auth.dkim import Checking
 from mailgate.edge.auth.keys import key
-from mailgate.edge.auth.turns import Turns
+from mailgate.turns import Turns
 
 
 async def check(chain: Chain, checking: Checking, asking: Asking, turns: Turns, deadline: float) -> Arc:

@@ -17,7 +17,7 @@ from mailgate.core.signed_fields import Fields
 from mailgate.edge.auth.asking import Asking
 from mailgate.edge.auth.keys import Key, key
 from mailgate.edge.auth.octets import Bodies
-from mailgate.edge.auth.turns import Turns
+from mailgate.turns import Turns
 
 
 def signatures(fields: Fields, now: float) -> list[Signed | Signature]:

@@ -10,7 +10,7 @@ from mailgate.core.dkim import Signed
 from mailgate.core.dkim_body import BodyDigests
 from mailgate.core.message import Message
 from mailgate.core.signed_fields import Fields
-from mailgate.edge.auth.turns import Turns
+from mailgate.turns import Turns
 
 _PIECE = 64 * 1024  # octets of a body in a step: 1 ms, 10 for the most unfortunate ones
 _FIELDS = 3000  # in a step: 3 ms

@@ -23,7 +23,7 @@ from mailgate.core.auth import RecordType, Resolved, Spf
 from mailgate.core.domains import ascii_form
 from mailgate.core.envelope import Client, printable
 from mailgate.edge.auth.asking import Asking
-from mailgate.edge.auth.turns import Turns
+from mailgate.turns import Turns
 
 _RECORD = 4096  # octets; a longer one would not come by UDP (§3.4)
 _TERM = 512  # octets

@@ -9,6 +9,7 @@ What shows: `dns.down` and `dns.up`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mailgate.core.auth import Answer, RecordType, Resolved
 from mailgate.core.endpoint import Endpoint
 from mailgate.edge.dns import wire
 from mailgate.ports import Telemetry
+from mailgate.turns import Turns
 
 _FIRST = 1.5  # seconds until a question is asked again: a datagram may be lost
 _IN_ALL = 5.0  # seconds for a question
@@ -49,12 +51,16 @@ class Servers:
     """Questions go to the first that lives, then to the others."""
 
     def __init__(self, servers: Sequence[Endpoint], telemetry: Telemetry) -> None:
+        """Raises ValueError for one that is not an IP address: whom should we ask for it?"""
+        for at in servers:
+            ipaddress.ip_address(at.host)
         self._servers = tuple(_Server(at) for at in servers)
         self._telemetry = telemetry
+        self._turns = Turns()
 
     async def ask(self, name: str, record: RecordType) -> wire.Said:
         """What they say within _IN_ALL seconds."""
-        question = wire.query(name, record)
+        question = await self._turns.take(lambda: wire.query(name, record))
         if question is None:
             return wire.Said(Resolved("nxdomain"), 0.0)
         loop = asyncio.get_running_loop()
@@ -86,7 +92,7 @@ class Servers:
         self, server: _Server, question: dns.message.QueryMessage, record: RecordType, patience: float
     ) -> wire.Said:
         try:
-            answer = await wire.ask(server.at, question, patience)
+            answer = await wire.ask(server.at, question, patience, self._turns)
             server.silent = 0
             return wire.said(answer, record)
         except TimeoutError:
@@ -106,7 +112,7 @@ class Servers:
     async def _probe(self, server: _Server) -> None:
         """Ask until it answers."""
         try:
-            while not await _alive(server.at):
+            while not await _alive(server.at, self._turns):
                 if not server.down:
                     server.down = True
                     self._telemetry.event("dns.down", {"server": str(server.at)}, level="warning")
@@ -119,9 +125,9 @@ class Servers:
             server.silent, server.down, server.probing = 0, False, None
 
 
-async def _alive(at: Endpoint) -> bool:
+async def _alive(at: Endpoint, turns: Turns) -> bool:
     try:
-        await wire.ask(at, wire.probe(), _PROBE)
+        await wire.ask(at, wire.probe(), _PROBE, turns)
     except (TimeoutError, OSError):
         return False
     except wire.Garbage:

@@ -8,6 +8,7 @@ How it fails: TimeoutError, OSError (nobody there), Garbage (an answer that can'
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from dataclasses import dataclass
 
@@ -20,8 +21,11 @@ import dns.rdatatype
 
 from mailgate.core.auth import RecordType, Resolved
 from mailgate.core.endpoint import Endpoint
+from mailgate.turns import Turns
 
-_MOST = 16 * 1024  # octets of an answer by TCP: 10 ms to understand, and no honest one is half as large
+_MOST = 16 * 1024  # octets of an answer by TCP; honest ones are not half as large
+_RECORDS = 300  # of an answer: 15 ms to understand
+_DATAGRAM = 4096  # octets
 _PAYLOAD = 1232  # octets by UDP that no network breaks into fragments
 
 
@@ -51,10 +55,12 @@ def probe() -> dns.message.QueryMessage:
     return dns.message.make_query(dns.name.root, "NS", use_edns=0, payload=_PAYLOAD)
 
 
-async def ask(server: Endpoint, question: dns.message.QueryMessage, patience: float) -> dns.message.Message:
-    """The server's answer within `patience` seconds."""
+async def ask(
+    server: Endpoint, question: dns.message.QueryMessage, patience: float, turns: Turns
+) -> dns.message.Message:
+    """The server's answer within `patience` seconds. `turns` are those of all questions: many are begun at once."""
     async with asyncio.timeout(patience):
-        answer = await _by_udp(server, question)
+        answer = await _by_udp(server, question, turns)
         return await _by_tcp(server, question) if answer.flags & dns.flags.TC else answer
 
 
@@ -90,6 +96,8 @@ def _name(name: dns.name.Name) -> str:
 
 
 def _understood(octets: bytes, question: dns.message.QueryMessage) -> dns.message.Message:
+    if len(octets) < 12 or sum(struct.unpack("!3H", octets[6:12])) > _RECORDS:
+        raise Garbage("too many records")
     try:
         answer = dns.message.from_wire(octets, ignore_trailing=True)
     except (dns.exception.DNSException, ValueError) as error:
@@ -99,32 +107,42 @@ def _understood(octets: bytes, question: dns.message.QueryMessage) -> dns.messag
     return answer
 
 
-class _Datagrams(asyncio.DatagramProtocol):
-    """Hears the first datagram that has the id of the question."""
-
-    def __init__(self, question: int) -> None:
-        self._id = struct.pack("!H", question)
-        self.heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-
-    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002  the kernel has looked at it
-        if data.startswith(self._id) and not self.heard.done():
-            self.heard.set_result(data)
-
-    def error_received(self, exc: Exception) -> None:
-        if not self.heard.done():
-            self.heard.set_exception(exc)
-
-
-async def _by_udp(server: Endpoint, question: dns.message.QueryMessage) -> dns.message.Message:
+async def _by_udp(server: Endpoint, question: dns.message.QueryMessage, turns: Turns) -> dns.message.Message:
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_datagram_endpoint(
-        lambda: _Datagrams(question.id), remote_addr=(server.host, server.port)
-    )
+    heard: asyncio.Future[bytes] = loop.create_future()
+    wire = question.to_wire()
+    with await turns.take(lambda: _sent(server, wire)) as channel:
+
+        def listen() -> None:
+            try:
+                octets = channel.recv(_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError as error:  # the server's host says that nobody is there
+                if not heard.done():
+                    heard.set_exception(error)
+                return
+            if octets[:2] == wire[:2] and not heard.done():  # the id
+                heard.set_result(octets)
+
+        loop.add_reader(channel, listen)
+        try:
+            return _understood(await heard, question)
+        finally:
+            loop.remove_reader(channel)
+
+
+def _sent(server: Endpoint, wire: bytes) -> socket.socket:
+    """A socket of its own for each question: its port is a secret, and the kernel hears only that server."""
+    channel = socket.socket(socket.AF_INET6 if ":" in server.host else socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        transport.sendto(question.to_wire())
-        return _understood(await protocol.heard, question)
-    finally:
-        transport.abort()
+        channel.setblocking(False)
+        channel.connect((server.host, server.port))
+        channel.send(wire)
+    except OSError:
+        channel.close()
+        raise
+    return channel
 
 
 async def _by_tcp(server: Endpoint, question: dns.message.QueryMessage) -> dns.message.Message:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import TypeVar
 
 _ENOUGH = 0.002  # seconds
@@ -17,20 +18,29 @@ _T = TypeVar("_T")
 
 
 class Turns:
-    """Use one for all messages, on one loop."""
+    """Use one for all steps of a kind, on one loop: `async with turns:` around a step, or `take`."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._began = 0.0
         self._spent = 0.0  # seconds, since the loop was last let go
 
     async def take(self, step: Callable[[], _T]) -> _T:
         """What `step` returns, or raises, when it is its turn."""
-        async with self._lock:
-            started = time.perf_counter()
-            try:
-                return step()
-            finally:
-                self._spent += time.perf_counter() - started
-                if self._spent > _ENOUGH:
-                    self._spent = 0.0
-                    await asyncio.sleep(0)
+        async with self:
+            return step()
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+        self._began = time.perf_counter()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._spent += time.perf_counter() - self._began
+        try:
+            if self._spent > _ENOUGH:
+                self._spent = 0.0
+                await asyncio.sleep(0)
+        finally:
+            self._lock.release()
