@@ -106,14 +106,14 @@ def _rows(file: str, found: Explained) -> Iterator[tuple[str, str, str]]:
     if facts.auth:
         yield from _vouchers(facts.auth)
     else:
-        yield "sender", "unchecked", _unchecked(found)
+        yield ("sender", "unchecked", _unchecked(found))
 
 
 def _vouchers(found: Authenticated) -> Iterator[tuple[str, str, str]]:
     for spf in found.spf:
         yield "spf", spf.result, f"{spf.identity} {spf.sender or spf.domain}: {spf.why}"
     if found.dkim == ():
-        yield "dkim", "none", "not signed"
+        yield ("dkim", "none", "not signed")
     for one in found.dkim or ():
         key = f"{one.selector} {one.algorithm}"
         part = "" if one.covered else "; only a part of the body is signed"
