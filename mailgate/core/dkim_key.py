@@ -10,6 +10,7 @@ from mailgate.core.dkim import Algorithm, NotAcceptable, octets
 from mailgate.core.signed_fields import tags
 
 MAX_KEY = 2048  # octets of p=: rsa with 4096 bits takes 736
+_MOST = 4  # records of a name that are looked at
 MIN_BITS, MAX_BITS = 1024, 4096  # RFC 8301 §3.2
 
 
@@ -31,10 +32,21 @@ def key_record(resolved: Resolved, algorithm: Algorithm) -> KeyRecord:
         raise NotAcceptable("temperror", f"key: {resolved.answer}")
     if resolved.answer != "found":
         raise NotAcceptable("permerror", f"no key ({resolved.answer})")
-    record = _record(resolved.records[0])  # §6.1.2: of several any one
+    record = _first(resolved.records)
     if (record.kind == "rsa") is not (algorithm == "rsa-sha256"):
         raise NotAcceptable("permerror", f"the key is for {record.kind}")
     return record
+
+
+def _first(records: tuple[bytes, ...]) -> KeyRecord:
+    """§6.1.2: of several any one; the first that is a key, in an order that does not change from answer to answer."""
+    wrong: list[NotAcceptable] = []
+    for text in sorted(records)[:_MOST]:
+        try:
+            return _record(text)
+        except NotAcceptable as error:
+            wrong.append(error)
+    raise wrong[0]
 
 
 def _record(text: bytes) -> KeyRecord:

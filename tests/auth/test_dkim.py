@@ -1,10 +1,12 @@
 """DKIM: every result, with real keys, real signatures and a real DNS server."""
 
 import base64
+import random
 import re
 import time
 from collections.abc import Callable
 
+import dkim
 import pytest
 
 from mailgate.core.auth import DkimResult, Signature
@@ -240,6 +242,41 @@ async def test_a_key_with_a_huge_exponent_is_not_used(signatures: Authentication
     pair = rsa(1024, exponent=2**255 + 95)
     dns.add(KEY, "TXT", pair.record())
     assert (await one(signatures, sign(key=pair))).result == "policy"
+
+
+async def test_several_records(signatures: Authentication, dns: DnsServer) -> None:
+    """One of them is a key."""
+    dns.add(KEY, "TXT", b"v=spf1 -all", b"another text", rsa().record())
+    assert (await one(signatures, sign())).result == "pass"
+
+
+async def test_ed25519_that_is_broken(signatures: Authentication, dns: DnsServer) -> None:
+    """RFC 8463: another octet, a signature or a key of a wrong length."""
+    dns.add(KEY, "TXT", ed25519().record())
+    signed = sign(key=ed25519())
+    assert (await one(signatures, _in_field(signed))).why == "the header is not what was signed"
+    assert (await one(signatures, changed(signed, b"b", b"AAAA"))).result == "fail"
+    dns.add("short._domainkey.example.test", "TXT", b"v=DKIM1; k=ed25519; p=AAAA")
+    assert (await one(signatures, sign(key=ed25519(), selector=b"short"))).why == "the key can't be read"
+
+
+async def test_whatever_octet_is_changed_dkimpy_says_the_same(signatures: Authentication, published: DnsServer) -> None:
+    """What passes with one passes with the other; what the other trips over is no pass."""
+    picked = random.Random(6376)
+    signed = sign(canonicalize=(b"relaxed", b"relaxed"))
+    results = []
+    for _ in range(300):
+        at = picked.randrange(len(signed))
+        mail = signed[:at] + picked.choice([b" ", b"\t", b"  ", b"a", b";", b"=", b""]) + signed[at + 1 :]
+        mail = re.sub(rb"\r(?!\n)|(?<!\r)\n", b"", mail)  # as a door lets it in
+        found = await desk.check(signatures, mail)
+        results.append(found.dkim is not None and [one.result for one in found.dkim] == ["pass"])
+        try:
+            theirs = dkim.verify(mail, dnsfunc=lambda *_, **__: rsa().record())
+        except (dkim.DKIMException, IndexError):
+            theirs = False
+        assert results[-1] == theirs, mail
+    assert 10 < sum(results) < 290
 
 
 async def test_rsa_sha1_is_not_believed(signatures: Authentication, published: DnsServer) -> None:

@@ -40,9 +40,12 @@ async def test_what_the_dns_says(
 @pytest.mark.parametrize(
     "name", ["a..example.test", "a" * 64 + ".test", ".".join(["a" * 60] * 5), "münchen.test", "\udcff.test", "", "."]
 )
-async def test_what_is_no_name_does_not_exist(resolver: Resolver, dns: DnsServer, soon: float, name: str) -> None:
+async def test_what_is_no_name_does_not_exist(
+    resolver: Resolver, dns: DnsServer, telemetry: Telemetry, soon: float, name: str
+) -> None:
     assert (await resolver.resolve(name, "TXT", soon)).answer == "nxdomain"
     assert dns.asked == []
+    assert metric(telemetry, "mailgate_dns_queries_total", answer="nxdomain") == 0
 
 
 async def test_a_name_is_not_read_as_a_zone_file_would(resolver: Resolver, dns: DnsServer, soon: float) -> None:

@@ -68,6 +68,8 @@ class Resolver:
                     return Resolved("timeout")
                 started = loop.time()
                 said = await self._servers.ask(*key)
+            if said is None:
+                return Resolved("nxdomain")
             self._telemetry.observe("dns_seconds", loop.time() - started)
             self._telemetry.count("dns_queries", answer=said.resolved.answer)
             if said.ttl > 0:

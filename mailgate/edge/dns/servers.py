@@ -58,11 +58,11 @@ class Servers:
         self._telemetry = telemetry
         self._turns = Turns()
 
-    async def ask(self, name: str, record: RecordType) -> wire.Said:
-        """What they say within _IN_ALL seconds."""
+    async def ask(self, name: str, record: RecordType) -> wire.Said | None:
+        """What they say within _IN_ALL seconds; None, and nobody is asked, if there can't be such a name."""
         question = await self._turns.take(lambda: wire.query(name, record))
         if question is None:
-            return wire.Said(Resolved("nxdomain"), 0.0)
+            return None
         loop = asyncio.get_running_loop()
         end = loop.time() + _IN_ALL
         worst: Answer = "timeout"
