@@ -20,12 +20,12 @@ from mailgate.cli.queue_outcome import Job, Outcomes
 from mailgate.config import Config
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
-from mailgate.daemon import scorers_of
 from mailgate.edge.log import as_text
 from mailgate.edge.mailman import Mailman
 from mailgate.edge.spool import Store
 from mailgate.ports import Claimed, Facts, Parked, Settlement, Valve
 from mailgate.replay import Replay
+from mailgate.wiring import scorers_of
 
 _TICK = 0.05  # seconds between two looks at what has come of it
 _CONTROL = 1.0  # seconds until what another process did to the spool is noticed

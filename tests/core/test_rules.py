@@ -20,11 +20,13 @@ from mailgate.core.rules import (
     after_acceptance,
     completed,
     decide,
+    dmarc,
     header_too_large,
     limited,
     loop,
     networks,
     score,
+    spf_fail,
     unscored,
 )
 from mailgate.core.scan import Scan, Scored, Skipped, Unscored
@@ -52,7 +54,7 @@ def test_what_the_rules_make_of_facts(facts: MessageFacts, decision: Decision) -
 
 
 def test_each_rule_is_in_the_book() -> None:
-    assert (loop, header_too_large, networks, limited, score, unscored) == RULES
+    assert (loop, header_too_large, networks, limited, dmarc, spf_fail, score, unscored) == RULES
 
 
 @pytest.mark.parametrize(
