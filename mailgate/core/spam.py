@@ -9,10 +9,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
-from mailgate.core.addresses import plain
+from mailgate.core.addresses import matches
 from mailgate.core.scan import Scan, Scored, Skipped
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -106,8 +105,7 @@ def thresholds(policy: SpamPolicy, recipients: Iterable[str]) -> Thresholds:
 def _for_one(policy: SpamPolicy, recipient: str) -> Thresholds:
     general = policy.thresholds
     for own in policy.lists:
-        match = own.match.lower()
-        if fnmatchcase(plain(recipient), match) or fnmatchcase(recipient.lower(), match):
+        if matches(recipient, own.match):
             return Thresholds(
                 general.tag if own.tag is None else own.tag,
                 general.hold if own.hold is None else own.hold,
