@@ -43,8 +43,8 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
 }
-# What is counted and what is said leave by the same door; both doors listen in the same way.
-EDGES_TOGETHER = {"telemetry": {"log"}, "listener": {"sockets"}, "verdictport": {"sockets"}}
+# What is counted and what is said leave by the same door; all doors listen in the same way.
+EDGES_TOGETHER = {"telemetry": {"log"}, "listener": {"sockets"}, "verdictport": {"sockets"}, "http": {"sockets"}}
 # The verbs work while the daemon is stopped: `queue replay` then delivers by itself, and says what it does.
 EDGES_OF_CLI = {"spool", "mailman", "log", "networks"}
 

@@ -1,27 +1,29 @@
 """/metrics, /healthz, /readyz and others, served by threads of their own: they answer even when the loop does not.
 
-Bounded: a few requests at a time, a few seconds each. How it fails: an address that can't be listened on is OSError
-with its name, from the constructor; a request that fails is answered 500 and said (`http.failed`).
+Bounded: a few requests at a time, _SECONDS each, however little by little they come in or are read. How it fails: an
+address that can't be listened on is OSError with its name, from the constructor; a request that fails is answered 500
+and said (`http.failed`).
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import socket
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 
 from mailgate.config import Endpoint
+from mailgate.edge.sockets import clear
 from mailgate.ports import Telemetry
 
 _AT_ONCE = 8
-_SECONDS = 5.0  # that a request may take to come in, and an answer to go out
+_SECONDS = 5.0  # that a request and its answer may take
 
 Answer = tuple[int, str, bytes]  # status, content type, content
 Page = Callable[[str], Answer]  # of what the request says it accepts
@@ -40,12 +42,14 @@ class HttpServer:
         try:
             self._server = _Server(endpoint, _handler(pages, telemetry))
         except OSError as error:
-            raise OSError(error.errno, f"http.listen: {endpoint}: {error.strerror or error}") from error
+            named = f"{endpoint}: {error.strerror}" if error.strerror else str(error)
+            raise OSError(error.errno, f"http.listen: {named}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="http", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening."""
+        self._server.hurry()
         self._server.shutdown()
         self._server.server_close()
         if self._endpoint.path:
@@ -60,10 +64,11 @@ class _Server(ThreadingMixIn, HTTPServer):
     def __init__(self, endpoint: Endpoint, handler: type[BaseHTTPRequestHandler]) -> None:
         if endpoint.path:
             self.address_family = socket.AF_UNIX
-            _clear(endpoint.path)
+            clear(Path(endpoint.path))
         elif ":" in endpoint.host:
             self.address_family = socket.AF_INET6
-        self._slots = threading.BoundedSemaphore(_AT_ONCE)
+        self._slots = threading.Semaphore(_AT_ONCE)
+        self._hurries = False
         super().__init__(endpoint.path or (endpoint.host, endpoint.port), handler)  # type: ignore[arg-type]
 
     def server_bind(self) -> None:
@@ -71,31 +76,34 @@ class _Server(ThreadingMixIn, HTTPServer):
         self.socket.bind(self.server_address)  # HTTPServer's would ask the DNS for a name that nobody needs
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._slots.acquire(timeout=_SECONDS):
+        if not self._slots.acquire(timeout=_SECONDS) or self._hurries:
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
 
+    def hurry(self) -> None:
+        """Keep nobody waiting any more who waits for his turn."""
+        self._hurries = True
+        self._slots.release()
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        end = threading.Timer(_SECONDS, _hang_up, (request,))  # the handler's own time-out begins anew with each octet
+        end.daemon = True
+        end.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            end.cancel()
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hung up is its own affair; our own trouble is answered and said by the handler."""
 
 
-def _clear(path: str) -> None:
-    """Remove the socket that a dead process left; raises OSError if a living one listens there."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            Path(path).unlink(missing_ok=True)
-            return
-    raise OSError(errno.EADDRINUSE, "another process listens there")
+def _hang_up(request: socket.socket) -> None:
+    """Whoever reads from it or writes to it is at its end."""
+    with suppress(OSError):  # it has ended by itself
+        request.shutdown(socket.SHUT_RDWR)
 
 
 def _handler(pages: Mapping[str, Page], telemetry: Telemetry) -> type[BaseHTTPRequestHandler]:

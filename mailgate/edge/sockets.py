@@ -37,7 +37,7 @@ class Sockets:
         loop = asyncio.get_running_loop()
         if endpoint.path:
             path = Path(endpoint.path)
-            _clear(path)
+            clear(path)
             server = await loop.create_unix_server(protocol, path, backlog=_BACKLOG)
             self._paths.append(path)
             path.chmod(0o660)
@@ -87,8 +87,8 @@ def trusted(address: str, networks: Iterable[Network]) -> bool:
     return any(ip in network for network in networks)
 
 
-def _clear(path: Path) -> None:
-    """Remove the socket that a dead process left; raises OSError if a living one listens there."""
+def clear(path: Path) -> None:
+    """Remove the socket that a dead process left; OSError if a living one listens there, or there is another file."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise OSError(f"unix:{path}: there is a file that is no socket")

@@ -1,0 +1,78 @@
+"""The pages' own server: who is slow, or there before it, does not keep others from them."""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mailgate.core.endpoint import endpoint
+from mailgate.edge import http
+from mailgate.edge.http import HttpServer
+from tests.edge.test_own_faults import Telemetry
+from tests.stack.ports import Port
+from tests.stack.waiting import wait_until
+
+SECONDS = 0.3
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[Port]:
+    """Where a server with little patience serves one page."""
+    monkeypatch.setattr(http, "_SECONDS", SECONDS)
+    with Port() as port:
+        server = HttpServer(endpoint(str(port)), {"/healthz": lambda _: (200, "text/plain", b"well")}, Telemetry())
+        yield port
+        server.close()
+
+
+def get(port: Port) -> bytes:
+    """The page, b"" without an answer."""
+    with socket.create_connection(port.address, 10) as client:
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        try:
+            return client.makefile("rb").read()
+        except ConnectionResetError:
+            return b""
+
+
+def test_who_speaks_octet_by_octet_is_hung_up_on(port: Port) -> None:
+    """However many: as many as there are turns would take the page from everybody else."""
+    slow = [socket.create_connection(port.address, 10) for _ in range(8)]
+    begun = time.monotonic()
+
+    def drip() -> bytes:
+        for one in slow:
+            try:
+                one.sendall(b"G")
+            except OSError:
+                continue  # hung up on
+        return get(port)
+
+    said = wait_until(drip, "the page is there")
+    assert said.endswith(b"\r\n\r\nwell")
+    assert time.monotonic() - begun < SECONDS + 2
+    for one in slow:
+        one.close()
+
+
+def test_the_end_waits_for_nobodys_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the loop that waits: the mail would stand still."""
+    with Port() as port:
+        server = HttpServer(endpoint(str(port)), {}, Telemetry())
+        clients = [socket.create_connection(port.address, 10) for _ in range(10)]
+        wait_until(lambda: server._server._slots._value == 0, "no turn is left")
+        begun = time.monotonic()
+        server.close()
+        assert time.monotonic() - begun < 2
+        for client in clients:
+            client.close()
+
+
+def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
+    file = tmp_path / "mailgate.toml"
+    file.write_text("precious")
+    with pytest.raises(OSError, match=f"http.listen: unix:{file}: there is a file that is no socket"):
+        HttpServer(endpoint(f"unix:{file}"), {}, Telemetry())
+    assert file.read_text() == "precious"
