@@ -12,6 +12,7 @@ from mailgate.edge.spool.chronicle import Packed
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
 from mailgate.edge.spool.leases import Those, Verdicts
+from mailgate.edge.spool.schema import PENDING
 from mailgate.edge.spool.storing import Deposit
 from mailgate.edge.spool.unscored import Note
 from mailgate.edge.spool.verdicts import Kept
@@ -90,10 +91,11 @@ class Work:
         taken: list[Deposit] = []
         more = 0
         for deposit in deposits:
-            words = place.refusal(config, room, spooled, more + deposit.size, inside, owed)
+            most = 1.0 if any(one.state == PENDING for one in deposit.parked) else place.HELD_SHARE
+            words = place.refusal(config, room, spooled, more + deposit.size, inside, owed, most)
             if words and not sure:
                 sure, spooled, inside = True, storing.spooled(connection), reusable(connection)
-                words = place.refusal(config, room, spooled, more + deposit.size, inside, owed)
+                words = place.refusal(config, room, spooled, more + deposit.size, inside, owed, most)
             answers.append(SpoolFull(words) if words else None)
             if not words:
                 taken.append(deposit)
