@@ -57,7 +57,8 @@ class Lock:
 
     def __init__(self, path: Path, patience: float) -> None:
         """Take it. Raises SpoolBusy if another process has it and keeps it for longer than `patience` seconds."""
-        self._handle = create(beside(path, ".lock"))
+        self._path = beside(path, ".lock")
+        self._handle = create(self._path)
         try:
             self._take(path, time.monotonic() + patience)
         except BaseException:
@@ -80,6 +81,14 @@ class Lock:
         except BlockingIOError:
             return False
         return True
+
+    @property
+    def lost(self) -> bool:
+        """True when the file that we hold is not the one that others would take: it was deleted, or replaced."""
+        try:
+            return not os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except OSError:
+            return True
 
     def release(self) -> None:
         """Let another process have the spool."""

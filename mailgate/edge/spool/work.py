@@ -76,7 +76,7 @@ class Work:
     def _gone(self) -> SpoolError | None:
         if not self._database.replaced:
             return None
-        return SpoolError(f"{self._database.path}: has been moved or deleted while in use")
+        return SpoolError(f"{self._database.path}: it or its lock has been moved or deleted while in use")
 
     def _admitted(
         self, connection: Connection, deposits: Sequence[Deposit]
@@ -192,8 +192,8 @@ class Work:
 
     def _keep(self, connection: Connection, kept: Sequence[Kept]) -> Sequence[SpoolError | None]:
         more = sum(one.size for one in kept)
-        if self._database.replaced:
-            return [SpoolError(f"{self._database.path}: has been moved or deleted while in use")] * len(kept)
+        if gone := self._gone():
+            return [gone] * len(kept)
         if words := place.refusal(self._config(), place.room(self._database.path), 0, more, owed=self._ballast.owed):
             return [SpoolFull(words)] * len(kept)
         if self._kept_at_most is None or self._kept_at_most + more > verdicts.MOST:
