@@ -12,20 +12,20 @@ import random
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from mailgate import ports
 from mailgate.blocking import Blocking, Nothing
+from mailgate.case import Case
 from mailgate.checking import Checking, Subject
 from mailgate.config import Config
 from mailgate.core import answer, headers, origin, scan, spam, stamp
-from mailgate.core.envelope import Client, Envelope, Peer, printable
-from mailgate.core.facts import MessageFacts, of_message, told
+from mailgate.core.envelope import Envelope, Peer, printable
+from mailgate.core.facts import of_message
 from mailgate.core.fate import fate
 from mailgate.core.ids import gate_id
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome, Result
-from mailgate.core.record import Miss, Record
+from mailgate.core.record import Miss
 from mailgate.core.reply import Reply
 from mailgate.core.retry import delay
 from mailgate.core.rules import UNSCORED, after_acceptance, completed, decide
@@ -34,38 +34,14 @@ from mailgate.core.triage import all_alike, silence
 from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
 from mailgate.joining import Joining
-from mailgate.ports import Facts, Parked, Records, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
+from mailgate.ports import Parked, Records, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
-_NOTHING_SEEN = MessageFacts(hops=0, bounded=False)
-_NOBODY_KNOWN = Client()
-_NO_MESSAGE = Message(b"", ())
 
 
 def new_gate_id() -> str:
     """A fresh gate id."""
     return gate_id(time.time(), random.getrandbits(40))  # unique is enough, and no system call
-
-
-@dataclass(slots=True)
-class _Case:
-    """One message on its way: what every step needs to know. What stands below `deadline` is filled in as it goes;
-    `asked` is what the verdict door found of it, if it did.
-    """
-
-    id: str
-    peer: Peer
-    envelope: Envelope
-    message: Message
-    arrived: float  # seconds since the epoch
-    deadline: float  # of the loop's clock
-    received: Message  # as it came
-    facts: MessageFacts = _NOTHING_SEEN
-    asked: Record | None = None
-    client: Client = _NOBODY_KNOWN
-    exim_id: str = ""
-    message_id: str = ""
-    entry: ports.Entry | None = None  # in the ledger
 
 
 class Relay:
@@ -98,22 +74,22 @@ class Relay:
         """A reply for each recipient of the envelope, in order, duplicates included (on the SMTP door all the same)."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        case = _Case(
+        case = Case(
             id=self._new_id(),
             peer=peer,
             envelope=envelope.once(),
             message=message,
             arrived=time.time(),
+            began=started,
             deadline=started + self.config.relay.budget,
-            received=message,
         )
         try:
             said = await self._story(case)
         except Exception:  # noqa: BLE001  promise 2: any bug of ours is a 4xx
-            self._telemetry.event("message.failed", {"id": case.id, "trace": traceback.format_exc()}, level="error")
+            self._telemetry.event("message.failed", case.failed(traceback.format_exc()), level="error")
             self._telemetry.count("messages", door=peer.door, verdict="failed")
             said = dict.fromkeys(case.envelope.recipients, (answer.DEFERRED, answer.trouble(case.id)))
-        self._telemetry.observe("stage_seconds", loop.time() - started, stage="total")
+        self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="total")
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
         return tuple(said[recipient][1] for recipient in envelope.recipients)
@@ -123,14 +99,16 @@ class Relay:
         action = Action.REJECT if reply.permanent else Action.DEFER
         self._telemetry.count("messages", door=peer.door, verdict=action.name.lower())
         self._telemetry.count("reasons", reason=reason)
-        case = _Case(self._new_id(), peer, envelope, _NO_MESSAGE, time.time(), 0.0, _NO_MESSAGE)
+        now = asyncio.get_running_loop().time()
+        case = Case(self._new_id(), peer, envelope, Message(b"", ()), time.time(), now, now)
         said = self._turned_away(case, Decision(action, (reason,), reply))
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
         return tuple(said[recipient][1] for recipient in envelope.recipients)
 
-    async def _story(self, case: _Case) -> dict[str, tuple[str, Reply]]:
-        self._telemetry.observe("message_bytes", case.message.size)
+    async def _story(self, case: Case) -> dict[str, tuple[str, Reply]]:
+        case.received, case.octets = case.message, case.message.size
+        self._telemetry.observe("message_bytes", case.octets)
         self._read(case)
         if self._joining and case.message.bounded and case.peer.client is None:
             await self._join(case, self._joining)
@@ -155,12 +133,12 @@ class Relay:
         said = await self._answer(case, outcomes)
         if case.entry:
             case.entry.became({r: fate(word, outcomes.get(r)) for r, (word, _) in said.items()})
-        self._tell(case, said, outcomes, decision.reasons)
+        self._tell(case, said, outcomes, decision)
         return said
 
     # look: what is known, or costs next to nothing to know
 
-    def _read(self, case: _Case) -> None:
+    def _read(self, case: Case) -> None:
         if not case.message.bounded:
             return
         head = case.message.head
@@ -171,13 +149,13 @@ class Relay:
             case.message = Message(clean, case.message.body)
         case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
 
-    async def _join(self, case: _Case, joining: Joining) -> None:
+    async def _join(self, case: Case, joining: Joining) -> None:
         left = case.deadline - _reserve(self.config.relay.budget) - asyncio.get_running_loop().time()
         found = await joining.find(case.message, left / 4)
         if not isinstance(found, Miss):
             case.asked, case.client = found, origin.joined(found.client, case.client)
 
-    def _look(self, case: _Case) -> None:
+    def _look(self, case: Case) -> None:
         if case.message.bounded:
             self._telemetry.count("origin", source=case.client.source)
         recipients = case.envelope.recipients
@@ -193,47 +171,47 @@ class Relay:
 
     # check: what costs time to know
 
-    async def _check(self, case: _Case) -> None:
+    async def _check(self, case: Case) -> None:
         started = asyncio.get_running_loop().time()
         # Half of what the spool leaves at most: the other half is for Mailman.
         left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
         scan_by, auth_by = (started + min(most, left) for most in (self.config.spam.timeout, self.config.auth.timeout))
-        subject = Subject(case.id, case.envelope, case.message, case.received, case.client)
+        subject = Subject(case.id, case.envelope, case.message, case.received, case.client, case.took)
         before = case.facts.scan
         case.facts = await self.checking.check(case.facts, subject, self.config.for_rules, scan_by, auth_by)
         found = case.facts.scan
         if isinstance(found, Unscored):
             self._telemetry.count("unscored", reason=found.reason)
             failed = {"text": scan.ALL_FAILED, "reason": found.reason, "cause": found.detail}
-            self._telemetry.event("spam.unscored", {**_named(case), **failed}, level="warning")
+            self._telemetry.event("spam.unscored", {**case.named, **failed}, level="warning")
         elif not before:
             self._spool.ledger.scored()
 
     # settle
 
-    def _turned_away(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+    def _turned_away(self, case: Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
         reply = answer.refused(case.id, decision.reply) if decision.reply else answer.trouble(case.id)
         word = answer.REJECTED if decision.action is Action.REJECT else answer.DEFERRED
         said = dict.fromkeys(case.envelope.recipients, (word, reply))
-        self._tell(case, said, {}, decision.reasons)
+        self._tell(case, said, {}, decision)
         return said
 
-    def _discarded(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+    def _discarded(self, case: Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
         said = dict.fromkeys(case.envelope.recipients, (answer.DISCARDED, answer.discarded(case.id)))
-        self._tell(case, said, {}, decision.reasons)
+        self._tell(case, said, {}, decision)
         return said
 
-    async def _held(self, case: _Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+    async def _held(self, case: Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
         why = spam.AWAITS_SCORE if decision.reasons[0] == UNSCORED else spam.why_held(decision.reasons, case.facts.scan)
         refusal = await self._park(case, [Parked(r, "held", why) for r in case.envelope.recipients])
         word, reply = (answer.DEFERRED, refusal) if refusal else (answer.HELD, answer.held(case.id))
         said = dict.fromkeys(case.envelope.recipients, (word, reply))
-        self._tell(case, said, {}, decision.reasons)
+        self._tell(case, said, {}, decision)
         return said
 
     # stamp: forged fields were cut when it was looked at
 
-    def _stamp(self, case: _Case) -> None:
+    def _stamp(self, case: Case) -> None:
         hostname, policy = self.config.hostname, self.config.for_rules
         results = self.checking.field(self.config.authserv_id, case.facts, policy)
         ours = stamp.fields(case.id, case.envelope, case.peer, hostname, case.arrived, case.facts, policy)
@@ -241,13 +219,13 @@ class Relay:
 
     # deliver
 
-    async def _deliver(self, case: _Case) -> dict[str, Outcome]:
+    async def _deliver(self, case: Case) -> dict[str, Outcome]:
         recipients = case.envelope.recipients
-        if self._valve.paused:
-            paused = all_alike(Result.UNREACHED, silence(f"paused: {self._valve.paused}"), len(recipients))
-            return dict(zip(recipients, paused, strict=True))
+        if shut := self._valve.shut:
+            unreached = all_alike(Result.UNREACHED, silence(shut), len(recipients))
+            return dict(zip(recipients, unreached, strict=True))
         if isinstance(case.facts.scan, Unscored) and self._upstream.up:
-            post = ports.Post(case.id, case.envelope, case.message.size, _kept(case), case.arrived)
+            post = ports.Post(case.id, case.envelope, case.message.size, case.kept, case.arrived)
             case.entry = self._spool.ledger.passing(post)
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -259,12 +237,12 @@ class Relay:
             )
         except TimeoutError:
             outcomes = all_alike(Result.UNCERTAIN, silence("no outcome in time"), len(recipients), alone=True)
-        self._telemetry.observe("stage_seconds", loop.time() - started, stage="upstream")
+        self._took(case, "upstream", started)
         return dict(zip(recipients, outcomes, strict=True))
 
     # spool and answer
 
-    async def _answer(self, case: _Case, outcomes: dict[str, Outcome]) -> dict[str, tuple[str, Reply]]:
+    async def _answer(self, case: Case, outcomes: dict[str, Outcome]) -> dict[str, tuple[str, Reply]]:
         parked = answer.to_park(case.peer.door, outcomes)
         unparked = None
         if parked:
@@ -284,65 +262,41 @@ class Relay:
             next_attempt=time.time() + delay(1, spool.retry_first, spool.retry_max, random.random()) if tried else 0.0,
         )
 
-    async def _park(self, case: _Case, parked: list[Parked]) -> Reply | None:
+    async def _park(self, case: Case, parked: list[Parked]) -> Reply | None:
         """Put it into the spool; the reply if that failed, None if it is on disk."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         left = max(case.deadline - started, _GRACE)
         try:
             async with asyncio.timeout(left + _GRACE):
-                await self._spool.store(case.id, case.envelope, case.message, parked, _kept(case), case.arrived, left)
+                await self._spool.store(case.id, case.envelope, case.message, parked, case.kept, case.arrived, left)
         except SpoolFull as error:
-            self._telemetry.event("spool.full", {"id": case.id, "cause": str(error)}, level="error")
+            case.trouble = str(error)
+            self._telemetry.event("spool.full", {**case.named, "cause": case.trouble}, level="error")
             return answer.no_space(case.id)
         except (SpoolError, TimeoutError) as error:
-            self._telemetry.event("spool.failed", {"id": case.id, "cause": str(error) or "timeout"}, level="error")
+            case.trouble = str(error) or "timeout"
+            self._telemetry.event("spool.failed", {**case.named, "cause": case.trouble}, level="error")
             return answer.trouble(case.id)
         finally:
-            self._telemetry.observe("stage_seconds", loop.time() - started, stage="spool")
+            self._took(case, "spool", started)
         return None
 
     # tell
 
     def _tell(
-        self,
-        case: _Case,
-        said: dict[str, tuple[str, Reply]],
-        outcomes: dict[str, Outcome],
-        reasons: tuple[str, ...] = (),
+        self, case: Case, said: dict[str, tuple[str, Reply]], outcomes: dict[str, Outcome], decision: Decision
     ) -> None:
         """The one line that a message leaves in the log; its name is the worst that befell a recipient."""
         worst = answer.worst(word for word, _ in said.values())
-        self._telemetry.event(
-            f"message.{worst}",
-            {
-                **_named(case),
-                "door": case.peer.door,
-                "peer": case.peer.address,
-                **origin.told(case.client),
-                "sender": printable(case.envelope.sender),
-                "recipients": {
-                    printable(r): answer.told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()
-                },
-                "bytes": case.message.size,
-                "reasons": list(reasons),
-                **({"verdict_id": case.asked.gate_id} if case.asked else {}),
-                **told(case.facts),
-            },
-            level="info" if worst in answer.CALM else "warning",
-        )
+        fields = case.final(said, outcomes, decision, asyncio.get_running_loop().time())
+        self._telemetry.event(f"message.{worst}", fields, level="info" if worst in answer.CALM else "warning")
 
-
-def _kept(case: _Case) -> Facts:
-    """What goes with it into the spool."""
-    found = case.facts.scan
-    unscored = scan.written(found) if isinstance(found, Unscored) else ""
-    return Facts(case.exim_id, case.message_id, origin.written(case.client), unscored)
-
-
-def _named(case: _Case) -> dict[str, object]:
-    """The ids by which a message is found again."""
-    return {"id": case.id, "exim_id": case.exim_id, "message_id": case.message_id}
+    def _took(self, case: Case, stage: str, started: float) -> None:
+        """Measure a stage that has just ended."""
+        seconds = asyncio.get_running_loop().time() - started
+        case.took[stage] = round(seconds, 4)
+        self._telemetry.observe("stage_seconds", seconds, case.id, stage=stage)
 
 
 def _reserve(budget: float) -> float:

@@ -13,14 +13,14 @@ import asyncio
 import random
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mailgate.config import Config
-from mailgate.core import headers, origin, scan, spam, spam_fields
+from mailgate.core import headers, origin, scan, spam, spam_fields, story
 from mailgate.core.envelope import Envelope, printable
 from mailgate.core.facts import MessageFacts
 from mailgate.core.message import Message
-from mailgate.core.outcome import Outcome, Result
+from mailgate.core.outcome import Outcome, Result, dialogue
 from mailgate.core.retry import delay
 from mailgate.core.rules import after_acceptance, decide
 from mailgate.core.scan import Scored, Unscored
@@ -33,6 +33,7 @@ _SETTLE_AGAIN = 1.0  # seconds between two tries to write down what became of a 
 _LOOK_AGAIN = 1.0  # seconds; what another process made due is noticed after that
 _LOOK_AT_HELD = 5.0  # seconds between two looks, at most, at what is held until it can be scored
 _SETTLED = {Action.HOLD: "held", Action.REJECT: "failed", Action.DISCARD: "dropped"}
+_NO_ATTEMPT: Mapping[str, object] = {}
 _WORST_FIRST = ("failed", "uncertain", "deferred", "held", "dropped", "delivered")
 
 
@@ -127,7 +128,7 @@ class Replay:
         return max(replay.concurrency, min(ahead, int(replay.rate))) if replay.rate else ahead
 
     def _may(self) -> bool:
-        return not self._stopping and self._upstream.up and not self._valve.paused and not self._valve.foreign
+        return not self._stopping and self._upstream.up and not self._valve.shut and not self._valve.foreign
 
     async def _safely(self, claimed: Claimed) -> tuple[list[Settlement], str]:
         """What became of each recipient (nothing if there is nothing to write down), and the scan if there is one."""
@@ -157,8 +158,7 @@ class Replay:
             message = self._stamped(claimed, message, found)
         if not await self._paced():
             return _later(claimed, time.time()), scanned
-        settlements = await self._sent(claimed, message)
-        self._tell(claimed, settlements, found)
+        settlements = await self._sent(claimed, message, found)
         return settlements, scanned
 
     # score: what came in unscored
@@ -192,12 +192,18 @@ class Replay:
 
     # send
 
-    async def _sent(self, claimed: Claimed, message: Message) -> list[Settlement]:
+    async def _sent(self, claimed: Claimed, message: Message, found: Scored | Unscored | None) -> list[Settlement]:
+        started = time.monotonic()
         outcomes = await self._deliver(claimed, message)
-        return [
+        seconds = time.monotonic() - started
+        settlements = [
             self._settlement(number, attempts, outcome)
             for number, attempts, outcome in zip(claimed.numbers, claimed.attempts, outcomes, strict=True)
         ]
+        self._tell(
+            claimed, settlements, found, {"dialogue": dialogue(outcomes), "seconds": {"upstream": round(seconds, 4)}}
+        )
+        return settlements
 
     async def _paced(self) -> bool:
         """Wait for this message's turn at `replay.rate`. False if by then it may not be sent any more."""
@@ -244,7 +250,13 @@ class Replay:
                 self._telemetry.event("replay.failed", cause, level="error")
                 await asyncio.sleep(_SETTLE_AGAIN)
 
-    def _tell(self, claimed: Claimed, settlements: Sequence[Settlement], found: Scored | Unscored | None) -> None:
+    def _tell(
+        self,
+        claimed: Claimed,
+        settlements: Sequence[Settlement],
+        found: Scored | Unscored | None,
+        attempt: Mapping[str, object] = _NO_ATTEMPT,
+    ) -> None:
         words = {_word(settlement) for settlement in settlements}
         worst = next(word for word in _WORST_FIRST if word in words)
         pairs = zip(claimed.envelope.recipients, settlements, strict=True)
@@ -254,11 +266,12 @@ class Replay:
                 "id": claimed.id,
                 "exim_id": claimed.facts.exim_id,
                 "message_id": claimed.facts.message_id,
-                "sender": printable(claimed.envelope.sender),
+                **story.of_envelope(claimed.envelope),
                 "recipients": {printable(r): f"{_word(s)}: {s.reply}" for r, s in pairs},
                 "age_seconds": round(time.time() - claimed.received, 1),
             }
-            | scan.told(found),
+            | scan.told(found)
+            | {key: value for key, value in attempt.items() if value},
             level="info" if worst == "delivered" else "warning",
         )
 

@@ -11,12 +11,12 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from mailgate.blocking import Blocking, Nothing
 from mailgate.checking import Checking, Subject
 from mailgate.config import Config
-from mailgate.core import headers, origin, spam, spamc
+from mailgate.core import headers, origin, spam, spamc, story
 from mailgate.core.envelope import Envelope, printable
 from mailgate.core.facts import MessageFacts, of_message, told
 from mailgate.core.limits import Limiter
@@ -45,8 +45,10 @@ class _Case:
     envelope: Envelope
     message: Message
     arrived: float  # seconds since the epoch
-    deadline: float  # of the loop's clock
+    began: float  # of the loop's clock, as is the deadline
+    deadline: float
     facts: MessageFacts
+    took: dict[str, float] = field(default_factory=dict)  # seconds by stage
     exim_id: str = ""
     message_id: str = ""
 
@@ -77,12 +79,12 @@ class VerdictDoor:
         try:
             return await self._story(case)
         except Exception:  # noqa: BLE001  promise 2: a bug of ours is no verdict
-            failed = {"id": case.id, "exim_id": case.exim_id, "trace": traceback.format_exc()}
+            failed = {**_named(case), "trace": traceback.format_exc()}
             self._telemetry.event("verdict.failed", failed, level="error")
             self._telemetry.count("messages", door="verdict", verdict="failed")
             return None
         finally:
-            self._telemetry.observe("stage_seconds", loop.time() - started, stage="verdict")
+            self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="verdict")
 
     def turn_away(self, peer: str, asked: Question, refusal: Reply, reason: str) -> Finding:
         """The verdict on a message that the door did not keep (too large): what the relay door would say, too."""
@@ -96,7 +98,10 @@ class VerdictDoor:
     def _case(self, peer: str, asked: Question, message: Message, deadline: float) -> _Case:
         envelope = (asked.envelope or Envelope("", ())).once()
         facts = MessageFacts(hops=0, bounded=False)
-        return _Case(self._new_id(), peer, asked, envelope, message, time.time(), deadline, facts, asked.exim_id)
+        now = asyncio.get_running_loop().time()
+        return _Case(
+            self._new_id(), peer, asked, envelope, message, time.time(), now, deadline, facts, exim_id=asked.exim_id
+        )
 
     async def _story(self, case: _Case) -> Finding:
         received = case.message
@@ -135,7 +140,7 @@ class VerdictDoor:
     async def _check(self, case: _Case, received: Message) -> None:
         # No score here is not counted as mail that passed without one: the relay door asks again, and counts.
         now, limit = asyncio.get_running_loop().time(), case.deadline - _KEEP
-        subject = Subject(case.id, case.envelope, case.message, received, case.asked.client)
+        subject = Subject(case.id, case.envelope, case.message, received, case.asked.client, case.took)
         scan_by, auth_by = (min(now + most, limit) for most in (self.config.spam.timeout, self.config.auth.timeout))
         case.facts = await self.checking.check(case.facts, subject, self.config.for_rules, scan_by, auth_by)
 
@@ -177,12 +182,13 @@ class VerdictDoor:
                 "verdict": word,
                 "peer": case.peer,
                 **origin.told(case.asked.client),
-                "sender": printable(case.envelope.sender),
+                **story.of_envelope(case.envelope),
                 "recipients": [printable(recipient) for recipient in case.envelope.recipients],
                 "bytes": case.message.size,
                 "reasons": list(decision.reasons),
                 "reply": str(spamc.reply(found) or ""),
                 **told(case.facts),
+                "seconds": {**case.took, "total": round(asyncio.get_running_loop().time() - case.began, 4)},
             },
             level="warning" if refused else "info",
         )

@@ -21,7 +21,7 @@ from mailgate import config as configuration
 from mailgate.cli.main import app
 from mailgate.config import Config, ConfigError, Endpoint, Share, load, parse
 from mailgate.config.kinds import Secret
-from mailgate.core.endpoint import endpoint
+from mailgate.core.endpoint import endpoint, url
 from mailgate.core.limits import Rate
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +48,12 @@ DEFAULTS = {
     "mailman.connect_timeout": 5,
     "mailman.reply_timeout": 30,
     "mailman.probe_interval": 5,
+    "mailman.queue_dir": None,
+    "mailman.pid_file": None,
+    "mailman.rest_url": None,
+    "mailman.rest_secret_file": Secret(),
+    "mailman.stalled_after": 15 * MINUTE,
+    "mailman.spool_when_stalled": False,
     "spool.url": "sqlite:////var/lib/mailgate/spool.db",
     "spool.max_bytes": 20 * GIB,
     "spool.min_free": Share(part=0.05),
@@ -96,9 +102,12 @@ DEFAULTS = {
     "limits.sender": None,
     "limits.ipv4_prefix": 24,
     "limits.ipv6_prefix": 56,
+    "history.keep": 14 * DAY,
+    "history.max_bytes": GIB,
     "http.listen": Endpoint("127.0.0.1", 9725),
     "log.format": "json",
     "log.level": "info",
+    "log.redact": False,
 }
 
 
@@ -114,7 +123,7 @@ def keys(section: BaseModel, prefix: str = "") -> dict[str, object]:
         value = getattr(section, name)
         if isinstance(value, BaseModel):
             found |= keys(value, f"{prefix}{name}.")
-        elif name != "idle_keys":
+        else:
             found[prefix + name] = value
     return found
 
@@ -214,6 +223,28 @@ def test_a_secret_is_one_line_of_a_file_and_is_never_shown(tmp_path: Path) -> No
     assert "sesame" not in repr(read)
 
 
+def test_a_queue_that_can_not_be_seen(tmp_path: Path) -> None:
+    tree = {"spool": {"url": f"sqlite:///{tmp_path}/spool.db"}, "mailman": {"queue_dir": f"{tmp_path}/queue"}}
+    words = f"mailman.queue_dir: {tmp_path}/queue: there is no such directory, or this user may not see it"
+    assert configuration.surroundings(parse(tree)) == [words]
+    with tempfile.TemporaryDirectory() as name, get_context("fork").Pool(1, _become_nobody) as nobody:
+        Path(name).chmod(0o777)
+        (Path(name) / "queue" / "in").mkdir(parents=True)
+        (Path(name) / "queue" / "in").chmod(0)
+        (problem,) = nobody.apply(_queue_problems, (name,))
+        assert problem == f"mailman.queue_dir: {name}/queue/in can't be read by this user: is it in Mailman's group?"
+
+
+def _queue_problems(folder: str) -> list[str]:
+    tree = {"spool": {"url": f"sqlite:///{folder}/spool.db"}, "mailman": {"queue_dir": f"{folder}/queue"}}
+    return configuration.surroundings(parse(tree))
+
+
+def test_a_url_is_said_as_it_is_written() -> None:
+    for text, said in (("http://127.0.0.1:8001/3.1/", "http://127.0.0.1:8001/3.1"), ("http://[::1]:8001", None)):
+        assert str(url(text)) == (said or text)
+
+
 # good ones
 
 
@@ -230,6 +261,8 @@ def test_a_secret_is_one_line_of_a_file_and_is_never_shown(tmp_path: Path) -> No
         ('relay.max_message_size = "400KiB"', "relay.max_message_size", 409_600),
         ('mailman.lmtp = "unix:/run/mailman/lmtp.sock"', "mailman.lmtp", Endpoint(path="/run/mailman/lmtp.sock")),
         ("mailman.connections = 1", "mailman.connections", 1),
+        ('mailman.queue_dir = "{0}"', "mailman.queue_dir", Path("{0}")),
+        ('mailman.rest_url = ""', "mailman.rest_url", None),
         ('spool.min_free = "2GiB"', "spool.min_free", Share(octets=2 * GIB)),
         ('spool.min_free = "0.5 %"', "spool.min_free", Share(part=0.005)),
         ('spool.min_free = "0%"', "spool.min_free", Share()),
@@ -291,19 +324,6 @@ def test_without_either_it_is_the_one_in_etc(value: str | None, monkeypatch: pyt
     if value is not None:
         monkeypatch.setenv("MAILGATE_CONFIG", value)
     assert configuration.find(None) == Path("/etc/mailgate/mailgate.toml")
-
-
-def test_a_key_of_a_later_version_is_said_to_have_no_effect(tmp_path: Path) -> None:
-    file = tmp_path / "mailgate.toml"
-    later = 'mailman.rest_url = "http://127.0.0.1:8001"\nmailman.connections = 5\n'
-    file.write_text(working(tmp_path) + later, encoding="utf-8")
-    result = check(file)
-    assert result.exit_code == 0
-    assert result.stderr.splitlines() == [
-        "mailgate: mailman.rest_url: known, but this version does nothing with it yet",
-    ]
-    assert load(file).idle_keys == ("mailman.rest_url",)
-    assert load(file).mailman.connections == 5
 
 
 # what the parts of it say

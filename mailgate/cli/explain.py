@@ -101,7 +101,9 @@ async def _explained(config: Config, received: Message, told: Client | None, env
         secret = config.relay.client_secret_file.octets
         client = told or (origin.origin(received.head, None, secret).client if received.bounded else Client())
         clean = headers.cut(received.head, config.authserv_id) if received.bounded else received.head
-        subject = Subject(new_gate_id(), envelope, Message(clean, received.body, received.bounded), received, client)
+        subject = Subject(
+            new_gate_id(), envelope, Message(clean, received.body, received.bounded), received, client, {}
+        )
         facts = _looked(config, subject)
         decision = decide(facts, policy)
         if decision.action is Action.ACCEPT and checking.lacks(facts, policy, client):
@@ -112,9 +114,7 @@ async def _explained(config: Config, received: Message, told: Client | None, env
         await scorers.close()
         await senders.close()
     ours = stamp.fields(subject.id, envelope, _UNKNOWN, config.hostname, time.time(), facts, policy)
-    return Explained(
-        subject, facts, policy, decision, after_acceptance(decision, policy), results + ours, telemetry.took
-    )
+    return Explained(subject, facts, policy, decision, after_acceptance(decision, policy), results + ours)
 
 
 def _looked(config: Config, subject: Subject) -> MessageFacts:
@@ -139,10 +139,7 @@ async def _checked(config: Config, checking: Checking, facts: MessageFacts, subj
 
 
 class _Heard:
-    """Telemetry of this command: nothing is counted, trouble is said, times are kept. `took`: seconds by stage."""
-
-    def __init__(self) -> None:
-        self.took: dict[str, float] = {}
+    """Telemetry of this command: nothing is counted, trouble is said."""
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         pass
@@ -150,9 +147,8 @@ class _Heard:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         pass
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        if name == "stage_seconds":
-            self.took[labels["stage"]] = value
+    def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:
+        pass
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
         from mailgate.edge.log import as_text

@@ -29,7 +29,7 @@ _TOLD = {"unknown": "nothing says it: use --client", "verdict": "told with --cli
 @dataclass(frozen=True, slots=True)
 class Explained:
     """A message, what is known of it, what would become of it in the session and after acceptance, and the whole
-    header fields that would stand in front. `took`: seconds by stage.
+    header fields that would stand in front.
     """
 
     subject: Subject
@@ -38,7 +38,6 @@ class Explained:
     in_session: Decision
     accepted: Decision
     fields: bytes
-    took: dict[str, float]
 
 
 def as_object(file: str, found: Explained) -> dict[str, Any]:
@@ -59,7 +58,7 @@ def as_object(file: str, found: Explained) -> dict[str, Any]:
         "scan": {"result": _scan_word(facts), **(asdict(facts.scan) if facts.scan else {})},
         "auth": asdict(facts.auth) if facts.auth else None,
         "auth_skipped": _unchecked(found),
-        "seconds": found.took,
+        "seconds": found.subject.took,
         "in_session": _told(found.in_session),
         "after_acceptance": _told(found.accepted),
         "headers": _fields(found),
@@ -107,14 +106,14 @@ def _rows(file: str, found: Explained) -> Iterator[tuple[str, str, str]]:
     if facts.auth:
         yield from _vouchers(facts.auth)
     else:
-        yield "sender", "unchecked", _unchecked(found)
+        yield ("sender", "unchecked", _unchecked(found))
 
 
 def _vouchers(found: Authenticated) -> Iterator[tuple[str, str, str]]:
     for spf in found.spf:
         yield "spf", spf.result, f"{spf.identity} {spf.sender or spf.domain}: {spf.why}"
     if found.dkim == ():
-        yield "dkim", "none", "not signed"
+        yield ("dkim", "none", "not signed")
     for one in found.dkim or ():
         key = f"{one.selector} {one.algorithm}"
         part = "" if one.covered else "; only a part of the body is signed"
@@ -149,7 +148,7 @@ def _scan_why(found: Explained) -> str:
     if scan is None:
         return _SETTLED
     if isinstance(scan, Scored):
-        took = found.took.get("spam", 0.0)
+        took = found.subject.took.get("spam", 0.0)
         return f"{scan.score:.1f}, {scan.required:.1f} is spam to {scan.server}; {took * 1000:.0f} ms"
     return scan.reason if isinstance(scan, Skipped) else f"{scan.reason}: {scan.detail}"
 

@@ -20,6 +20,7 @@ from mailgate.cli import (
     queue_look,
     spool,
     status,
+    trace,
     unscored,
 )
 from mailgate.cli.options import ConfigFile, read_config
@@ -70,8 +71,6 @@ def serve(config: ConfigFile = None) -> None:
 def check_config(config: ConfigFile = None) -> None:
     """Say whether `serve` could run with this configuration: every problem with its key, exit 1 if there is one."""
     read, file = read_config(config)
-    for key in read.idle_keys:
-        say(f"mailgate: {key}: known, but this version does nothing with it yet")
     problems = [*configuration.surroundings(read), *networks.problems(read)]
     for problem in problems:
         say(f"mailgate: {file}: {problem}")
@@ -84,6 +83,7 @@ app.command()(explain.explain)
 queue_change.add_to(queue_look.app)
 app.add_typer(queue_look.app, name="queue")
 app.command()(status.status)
+app.command()(trace.trace)
 app.command()(pause.pause)
 app.command()(pause.resume)
 app.add_typer(spool.app, name="spool")

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from mailgate.cli.output import NOTHING, USAGE, Bar, counted, fail
 from mailgate.cli.queue_options import Filters
+from mailgate.core.addresses import list_of
 from mailgate.core.envelope import printable
 from mailgate.core.units import said_octets
 from mailgate.edge.spool import Database, listing
-from mailgate.edge.spool.addresses import list_of
 from mailgate.edge.spool.listing import Listed, Selection
 from mailgate.edge.spool.verbs import Change
 

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from mailgate.cli.output import say
@@ -39,7 +39,8 @@ def run(job: Job) -> str:
 
 async def _run(job: Job) -> str:
     telemetry = _Aloud()
-    store = Store(job.config.spool, job.config.hostname, telemetry)
+    store = Store(job.config.spool, job.config.hostname, telemetry, job.config.history)
+    telemetry.keep = store.history.note
     await store.open()
     try:
         job.make_due(job.ids, "making due")
@@ -160,7 +161,10 @@ class _Chosen:
 
 
 class _Aloud:
-    """Telemetry of a command: nothing is counted, trouble is said."""
+    """Telemetry of a command: nothing is counted, trouble is said; `keep` gets each event of a message."""
+
+    def __init__(self) -> None:
+        self.keep: Callable[[str, Mapping[str, object], str], None] = lambda *_: None
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         pass
@@ -168,9 +172,11 @@ class _Aloud:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         pass
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:
         pass
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
+        if "id" in fields:
+            self.keep(name, fields, level)
         if level in {"warning", "error"} and name not in _TOLD and "recipients" not in fields:
             say(as_text(datetime.now(UTC), name, level, fields))

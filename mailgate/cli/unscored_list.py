@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from mailgate.cli.output import NOTHING, Column, ago, counted, fail, line, objects, stamp, table
+from mailgate.core.addresses import list_of
 from mailgate.core.envelope import printable
 from mailgate.core.units import said_octets, said_seconds
 from mailgate.edge.spool import Database
-from mailgate.edge.spool.addresses import list_of
 from mailgate.edge.spool.outages import Choice, Outage, Passed, outages, posts
 
 _POSTS = (

@@ -1,8 +1,7 @@
 """The configuration: one TOML file becomes one frozen value, or a list of what is wrong with it.
 
 Every message names the key as the file has it (`relay.budget`) and the reason. Nothing is guessed: an unknown key is
-an error, with the nearest known one. Keys that this version knows but does not act on yet are named in
-`Config.idle_keys`, so that `check-config` and the log can say that they have no effect; their values are not looked at.
+an error, with the nearest known one.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from mailgate.config.sections import (
     AuthConfig,
     AuthListConfig,
     Config,
+    HistoryConfig,
     HttpConfig,
     LimitsConfig,
     LogConfig,
@@ -35,6 +35,7 @@ from mailgate.config.sections import (
     VerdictConfig,
 )
 from mailgate.core.endpoint import Endpoint
+from mailgate.core.mailman_queues import QUEUES
 from mailgate.core.units import Share
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Endpoint",
+    "HistoryConfig",
     "HttpConfig",
     "LimitsConfig",
     "LogConfig",
@@ -67,10 +69,6 @@ _FIXED = (  # taken only at the start
     *("hostname", "relay.lmtp", "relay.smtp", "verdict.listen", "spool.url", "http.listen"),
     *("spam.engine", "spam.servers", "auth.nameservers"),
 )
-_LATER = {
-    "mailman": "rest_url queue_dir",
-}
-
 _LISTS: dict[tuple[int | str, ...], type[BaseModel]] = {
     ("spam", "lists"): SpamListConfig,
     ("auth", "lists"): AuthListConfig,
@@ -98,35 +96,18 @@ def load(file: Path) -> Config:
 
 def parse(tree: dict[str, Any]) -> Config:
     """The configuration of a TOML tree. Raises ConfigError with every problem found."""
-    if "idle_keys" in tree:
-        raise ConfigError(["idle_keys: unknown key"])
-    tree, idle = _without_later(tree)
     try:
         config = Config(**tree)
     except ValidationError as error:
         raise ConfigError([_said(problem) for problem in error.errors()]) from None
     if problems := list(_contradictions(config)):
         raise ConfigError(problems)
-    return config.model_copy(update={"idle_keys": idle})
+    return config
 
 
 def find(given: Path | None) -> Path:
     """The configuration file: the one given, else MAILGATE_CONFIG, else /etc/mailgate/mailgate.toml."""
     return given or Path(os.environ.get("MAILGATE_CONFIG") or DEFAULT_FILE)
-
-
-def _without_later(tree: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The tree without what `_LATER` names, and the keys that were taken out."""
-    kept: dict[str, Any] = {}
-    idle: list[str] = []
-    for name, value in tree.items():
-        later = _LATER.get(name, "").split()
-        if later and isinstance(value, dict):
-            idle += [f"{name}.{key}" for key in value if key in later]
-            kept[name] = {key: inner for key, inner in value.items() if key not in later}
-        else:
-            kept[name] = value
-    return kept, tuple(idle)
 
 
 def _contradictions(config: Config) -> Iterator[str]:
@@ -145,6 +126,10 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "verdict.max_in_flight: less than relay.max_message_size: a message of that size could never be judged"
     if spam.engine != "off" and (own := {*map(str, spam.servers)} & {*map(str, verdict.listen)}):
         yield f"spam.servers: {min(own)} is the verdict door: it would ask itself"
+    if mailman.spool_when_stalled and not mailman.queue_dir:
+        yield "mailman.spool_when_stalled: needs mailman.queue_dir: nothing else shows that Mailman stands still"
+    if mailman.rest_url and not mailman.rest_secret_file.octets:
+        yield "mailman.rest_url: needs mailman.rest_secret_file: Mailman's REST interface wants a user and a password"
     if spool.retry_first > spool.retry_max:
         yield "spool.retry_first: longer than spool.retry_max"
     if mailman.connect_timeout >= relay.budget:
@@ -205,8 +190,8 @@ def _known(section: tuple[int | str, ...]) -> list[str]:
         model = _LISTS.get(section[:2], Config.model_fields[str(section[0])].annotation)
         assert isinstance(model, type)
         assert issubclass(model, BaseModel)
-        return [*model.model_fields, *_LATER.get(str(section[0]), "").split()]
-    return [name for name in Config.model_fields if name != "idle_keys"]
+        return [*model.model_fields]
+    return [*Config.model_fields]
 
 
 def _nearest(key: str, known: list[str]) -> str:
@@ -232,7 +217,16 @@ def surroundings(config: Config) -> list[str]:
             problems.append(f"{key}: {path} is a directory: give the name of a file in it")
         elif path.exists() and not os.access(path, os.R_OK | os.W_OK):
             problems.append(f"{key}: {path} can't be read and written by this user")
-    return problems
+    return problems + _queues(config.mailman.queue_dir)
+
+
+def _queues(directory: Path | None) -> list[str]:
+    if directory and not directory.is_dir():
+        return [f"mailman.queue_dir: {directory}: there is no such directory, or this user may not see it"]
+    for queue in (directory, *(directory / name for name in QUEUES)) if directory else ():
+        if queue.exists() and not os.access(queue, os.R_OK | os.X_OK):
+            return [f"mailman.queue_dir: {queue} can't be read by this user: is it in Mailman's group?"]
+    return []
 
 
 def _no_address_of_ours(key: str, at: Endpoint) -> str:

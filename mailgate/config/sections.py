@@ -15,12 +15,15 @@ from mailgate.config.kinds import (
     AuthservId,
     DiskShare,
     Domain,
+    Duration,
     File,
     Glob,
     Name,
     Nameserver,
     Network,
+    OptionalFile,
     OptionalRate,
+    OptionalUrl,
     Positive,
     Recipient,
     Score,
@@ -61,13 +64,24 @@ class RelayConfig(_Section):
 
 
 class MailmanConfig(_Section):
-    """The next hop: Mailman's LMTP server."""
+    """The next hop: Mailman's LMTP server, and what shows how Mailman is."""
 
     lmtp: Address = Endpoint("127.0.0.1", 8024)
     connections: Annotated[int, Field(gt=0)] = 10
     connect_timeout: Positive = 5.0
     reply_timeout: Positive = 30.0
     probe_interval: Positive = 5.0
+    queue_dir: OptionalFile = None
+    pid_file: OptionalFile = None
+    rest_url: OptionalUrl = None
+    rest_secret_file: SecretFile = kinds.Secret()
+    stalled_after: Positive = 900.0
+    spool_when_stalled: bool = False
+
+    @property
+    def watched(self) -> bool:
+        """Is there anything by which to see what Mailman does with its mail?"""
+        return bool(self.queue_dir or self.pid_file or self.rest_url)
 
 
 class SpoolConfig(_Section):
@@ -210,8 +224,15 @@ class LimitsConfig(_Section):
     ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 56
 
 
+class HistoryConfig(_Section):
+    """What `mailgate trace` knows: for how long (0: nothing is kept), and how much of it."""
+
+    keep: Duration = 14 * 86400.0
+    max_bytes: Size = 2**30
+
+
 class HttpConfig(_Section):
-    """Where /metrics, /healthz and /readyz are served."""
+    """Where /metrics, /healthz, /readyz and the others are served."""
 
     listen: Address = Endpoint("127.0.0.1", 9725)
 
@@ -221,10 +242,11 @@ class LogConfig(_Section):
 
     format: Literal["json", "text"] = "json"
     level: Literal["debug", "info", "warning", "error"] = "info"
+    redact: bool = False
 
 
 class Config(_Section):
-    """The whole configuration. `idle_keys` are keys of the file that this version reads but does not act on."""
+    """The whole configuration."""
 
     hostname: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.-]+$")] = Field(
         default_factory=socket.getfqdn
@@ -239,9 +261,9 @@ class Config(_Section):
     policy: PolicyConfig = PolicyConfig()
     verdict: VerdictConfig = VerdictConfig()
     limits: LimitsConfig = LimitsConfig()
+    history: HistoryConfig = HistoryConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
-    idle_keys: tuple[str, ...] = ()
 
     @cached_property
     def for_rules(self) -> Policy:

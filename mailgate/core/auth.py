@@ -142,7 +142,7 @@ def results(found: Authenticated) -> Iterator[tuple[str, str]]:
     yield from (("spf", one.result) for one in found.spf)
     yield from (("dkim", one.result) for one in found.dkim or ())
     if found.dkim == ():
-        yield "dkim", "none"
+        yield ("dkim", "none")
     if found.dmarc:
         yield "dmarc", found.dmarc.result
     if found.arc:

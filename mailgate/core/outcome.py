@@ -6,7 +6,8 @@ Trouble counts as temporary unless it is known to speak of the recipient or the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mailgate.core.reply import Reply
@@ -29,9 +30,16 @@ class Result(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result for one recipient, the next hop's reply (or our words for its silence), and whether the next
-    attempt has to be made alone, because the replies for several recipients could not be told apart.
+    attempt has to be made alone, because the replies for several recipients could not be told apart. `dialogue` is
+    what was said and answered in a transaction in which something failed, a line each.
     """
 
     result: Result
     reply: Reply
     alone: bool = False
+    dialogue: tuple[str, ...] = field(default=(), compare=False)
+
+
+def dialogue(outcomes: Iterable[Outcome]) -> list[str]:
+    """The dialogues of all the transactions that these came of, one after the other."""
+    return [line for talk in dict.fromkeys(one.dialogue for one in outcomes) for line in talk]

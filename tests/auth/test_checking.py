@@ -22,7 +22,7 @@ FOUND = Authenticated(spf=(Spf("pass", "mailfrom", "example.org", "a@example.org
 OWN = Message(b"Subject: a\r\nX-Mailgate-Id: forged\r\n\r\n", ())
 CLEAN = Message(b"Subject: a\r\n\r\n", ())
 CLIENT = Client(ip="192.0.2.7", source="header")
-SUBJECT = Subject("01m8112ytat08xvr1g", Envelope("a@example.org", ("list@lists.test",)), CLEAN, OWN, CLIENT)
+SUBJECT = Subject("01m8112ytat08xvr1g", Envelope("a@example.org", ("list@lists.test",)), CLEAN, OWN, CLIENT, {})
 POLICY = parse({}).for_rules
 SCORED, SKIPPED = Scored(1.0, 5.0, "", "here"), Skipped("off")
 UNSCORED = Unscored("timeout", "the scan did not end in time")

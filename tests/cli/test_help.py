@@ -9,6 +9,7 @@ from tests.cli.site import Site
 
 VERBS = [
     *(f"queue {verb}" for verb in ("list", "show", "replay", "hold", "release", "drop", "export", "stats")),
+    "status",
     "pause",
     "resume",
     *(f"spool {verb}" for verb in ("backup", "verify", "adopt")),

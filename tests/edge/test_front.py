@@ -154,11 +154,13 @@ def test_who_is_passed_on_without_an_address_is_unknown(proxied: Pair, header: b
 )
 def test_without_a_header_by_the_rules_the_connection_ends(proxied: Pair, header: bytes) -> None:
     before = proxied.gate.metric("mailgate_reasons_total", reason="bad-proxy-header")
+    told = len(proxied.gate.events("peer.refused"))
     with said(proxied, header) as client:
         assert str(client.greeting) == "421 4.7.0 a PROXY header is asked for here"
         with pytest.raises((EOFError, ConnectionError)):
             client.reply()
     assert proxied.gate.metric("mailgate_reasons_total", reason="bad-proxy-header") == before + 1
+    wait_until(lambda: len(proxied.gate.events("peer.refused", peer="127.0.0.1")) > told, "the log says so")
     assert proxied.gate.events("peer.refused", peer="127.0.0.1")[-1]["cause"]
 
 

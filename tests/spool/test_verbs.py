@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from mailgate.core.addresses import list_of
 from mailgate.edge.spool import Database, Store, content, verbs
-from mailgate.edge.spool.addresses import list_of
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.listing import Listed, Selection, listed, matching
 from mailgate.edge.spool.schema import STATES

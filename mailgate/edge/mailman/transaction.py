@@ -9,7 +9,7 @@ How it fails: `Stale` if a connection used before turns out dead before anything
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mailgate.core.data import stuffed
 from mailgate.core.envelope import Envelope, address_octets
@@ -18,6 +18,7 @@ from mailgate.core.outcome import Outcome, Result
 from mailgate.core.reply import Reply
 from mailgate.core.triage import all_alike, judge, silence, speaks_for_all
 from mailgate.edge.mailman.connection import Broken, Connection
+from mailgate.edge.mailman.dialogue import Dialogue
 
 _WRITE_AT_ONCE = 256 * 1024  # octets; larger messages are written piece by piece, waiting for the socket
 
@@ -43,6 +44,7 @@ class Transaction:
     _stage: str = "MAIL"
     _dot_sent: bool = False
     _doubtful: list[int] = field(default_factory=list)
+    _talk: Dialogue = field(default_factory=Dialogue)
     _size: int = 0  # of the message
     _plain: bool = True  # all addresses are ASCII
 
@@ -62,8 +64,15 @@ class Transaction:
             self._give_up(f"{error} (at {self._stage})")
         if None in outcomes:
             lost = self._lost()
-            return tuple([outcome or lost for outcome in outcomes])
-        return tuple(outcomes)  # type: ignore[arg-type]  # mypy can't see that there is no None
+            return self._told([outcome or lost for outcome in outcomes])
+        return self._told(outcomes)  # type: ignore[arg-type]  # mypy can't see that there is no None
+
+    def _told(self, outcomes: list[Outcome]) -> tuple[Outcome, ...]:
+        """The same with what was said, where something failed."""
+        if not any(one.result is not Result.DELIVERED for one in outcomes):
+            return tuple(outcomes)
+        lines = self._talk.lines(self.trouble)
+        return tuple(one if one.result is Result.DELIVERED else replace(one, dialogue=lines) for one in outcomes)
 
     def _give_up(self, why: str) -> None:
         self.trouble = why
@@ -120,6 +129,7 @@ class Transaction:
         pipelining = self.connection.pipelining
         if pipelining:  # RFC 2920 §3.1: DATA may end the group
             self.connection.send(b"".join([*commands, b"DATA\r\n"]))
+            self._talk.said += [*commands, b"DATA"]
         mail = await self._reply() if pipelining else await self._ask(commands[0])
         self._stage = "RCPT"
         if not mail.positive and not pipelining:
@@ -205,6 +215,7 @@ class Transaction:
 
     async def _read_replies(self, accepted: list[int], outcomes: list[Outcome | None]) -> None:
         self._stage = "final dot"
+        self._talk.said += [b"the message"] * len(accepted)
         for count, n in enumerate(accepted):
             reply = await self._reply()
             if count == 0 and len(accepted) > 1 and speaks_for_all(reply) and not self.connection.excess:
@@ -234,9 +245,12 @@ class Transaction:
         return min(self.deadline, asyncio.get_running_loop().time() + wait)
 
     async def _reply(self) -> Reply:
-        return self.connection.came() or await self.connection.reply(self._in_time())
+        reply = self.connection.came() or await self.connection.reply(self._in_time())
+        self._talk.heard.append(reply)
+        return reply
 
     async def _ask(self, command: bytes) -> Reply:
+        self._talk.said.append(command)
         self.connection.send(command)
         return await self._reply()
 

@@ -14,18 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from mailgate.config import SpoolConfig
+from mailgate.config import HistoryConfig, SpoolConfig
 from mailgate.edge.spool import place, unscored
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.opening import Serving
-from mailgate.edge.spool.work import BATCH
+from mailgate.edge.spool.work import BATCH, PARTS
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import SpoolError
 
 A = TypeVar("A")
 R = TypeVar("R")
 
-HISTORY = 86400.0  # seconds that settled messages are remembered
+SETTLED = 86400.0  # seconds that settled messages are remembered
 LEDGER = 30 * 86400.0  # the same for posts in the ledger
 SHARE = 20 * 2**10  # octets of spool.max_bytes for which the ledger may have a post: by default it has up to a million
 FEWEST = 10_000  # posts that it may have in any case
@@ -48,7 +48,7 @@ class Tell(Protocol):
     def __call__(self, name: str, *, level: str = "error", **fields: object) -> None: ...
 
 
-async def tend(serving: Serving, config: SpoolConfig, now: float, tell: Tell) -> Tended:
+async def tend(serving: Serving, config: SpoolConfig, history: HistoryConfig, now: float, tell: Tell) -> Tended:
     """Do it. Raises SpoolError."""
     work = serving.work
 
@@ -68,13 +68,16 @@ async def tend(serving: Serving, config: SpoolConfig, now: float, tell: Tell) ->
     with _telling_damage(tell):
         full = True
         while full:
-            some = await do(work.purge, now - HISTORY)
+            some = await do(work.purge, now - SETTLED)
             purged += some
             full = some == BATCH
     try:
         await _forget(serving, max(FEWEST, config.max_bytes // SHARE), now, tell)
     except SpoolError as error:
         tell("ledger.failed", cause=str(error))
+    with _telling_damage(tell):
+        while await do(work.fade, (now - history.keep, history.max_bytes)) == PARTS:
+            pass
     with _telling_damage(tell):
         await do(work.trim, now)
     with _telling_damage(tell):

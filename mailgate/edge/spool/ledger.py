@@ -7,8 +7,8 @@ and LINGER where there are more than a few posts a second; their senders may hav
 the last LAZY seconds is not known then, and they are called uncertain.
 How it fails: never with an exception, and it never keeps mail. While it can't be written (`ledger.failed`, the cause)
 up to MOST_WAITING entries are kept in memory and tried again (`ledger.written` when that was of use); of more, or at
-the end, it is said how many are not in it (`ledger.lost`). Each of these posts still has its line `spam.unscored` in
-the log.
+the end, it is said how many are not in it (`ledger.lost`). The final line of each of these posts in the log says
+that it is unscored.
 """
 
 from __future__ import annotations
@@ -157,16 +157,16 @@ class Ledger:
             self._failed(cause)
             if self._ending.is_set():
                 break
-            await _within(AGAIN, self._ending)
+            await within(AGAIN, self._ending)
         self._under_way, self._task = (), None
 
     async def _gathered(self, lazily: float) -> None:
         """Until there is enough for a job."""
         if not self._entries and not self._ending.is_set():
             self._wanted.clear()
-            await _within(lazily, self._wanted)
+            await within(lazily, self._wanted)
         if len(self._entries) < MOST_AT_ONCE:
-            await _within(self._began + LINGER - asyncio.get_running_loop().time(), self._ending)
+            await within(self._began + LINGER - asyncio.get_running_loop().time(), self._ending)
 
     def _taken(self, most: int) -> list[Note]:
         """The entries that are written next: they are not `open` any more."""
@@ -218,7 +218,7 @@ class Ledger:
         self._tell_loss(f"the gate has ended before they could be written: {self._trouble}")
 
 
-async def _within(seconds: float, event: asyncio.Event) -> None:
+async def within(seconds: float, event: asyncio.Event) -> None:
     """Until the event, or so many seconds."""
     if seconds <= 0:
         return

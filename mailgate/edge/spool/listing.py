@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, distinct, exists, false, func, or_, select, true, tuple_
 
+from mailgate.core import addresses
 from mailgate.core.envelope import address_text
-from mailgate.edge.spool import addresses
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.query import shown
 from mailgate.edge.spool.schema import CORRUPT, PENDING, UNCERTAIN, messages, recipients, unindexed

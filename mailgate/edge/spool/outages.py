@@ -13,9 +13,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, true, tuple_
 
+from mailgate.core import addresses
 from mailgate.core.envelope import address_text
 from mailgate.core.fate import PASSED, Fate
-from mailgate.edge.spool import addresses
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.listing import PAGE, like
 from mailgate.edge.spool.schema import DELIVERED, recipients, unscored, unscored_recipients

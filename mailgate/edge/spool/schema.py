@@ -139,6 +139,24 @@ verdicts = Table(
     Index("verdicts_by_age", "at", "size"),
 )
 
+# What happened to messages: see `chronicle`. The events are apart, so that a search need not go through them.
+history = Table(
+    "history",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("began", Double, nullable=False),
+    Column("ended", Double, nullable=False),
+    Column("size", Integer, nullable=False),  # octets that it takes, its events included
+    Column("names", LargeBinary, nullable=False),
+)
+
+history_events = Table(
+    "history_events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("events", LargeBinary, nullable=False),
+)
+
 
 def unindexed(column: ColumnElement[str]) -> ColumnElement[str]:
     """The column, for a condition beside one on the message's id: SQLite would take the index on states instead and
@@ -156,8 +174,12 @@ def _with_verdicts(connection: Connection) -> None:
     metadata.create_all(connection, [verdicts])
 
 
+def _with_history(connection: Connection) -> None:
+    metadata.create_all(connection, [history, history_events])
+
+
 Step = Callable[[Connection], None]
-STEPS: tuple[Step, ...] = (_with_scans, _with_verdicts)  # STEPS[n] brings version n + 1 to n + 2
+STEPS: tuple[Step, ...] = (_with_scans, _with_verdicts, _with_history)  # STEPS[n] brings version n + 1 to n + 2
 
 
 class Outdated(SpoolError):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sqlalchemy import case, func, select
 
-from mailgate.edge.spool.addresses import list_of
+from mailgate.core.addresses import list_of
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.schema import PENDING, recipients
 

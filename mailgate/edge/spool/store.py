@@ -11,21 +11,24 @@ Telemetry is called from the writer's thread too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from mailgate.config import SpoolConfig
+from mailgate.config import HistoryConfig, SpoolConfig
 from mailgate.core import scan
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
 from mailgate.core.scan import Scored, Unscored
-from mailgate.edge.spool import content, control, leases, query
+from mailgate.edge.spool import chronicle, content, control, leases, place, query
+from mailgate.edge.spool.chronicle import Event
 from mailgate.edge.spool.control import Pause
-from mailgate.edge.spool.database import Database
-from mailgate.edge.spool.errors import SpoolDamaged
+from mailgate.edge.spool.database import Database, reusable
+from mailgate.edge.spool.errors import SpoolDamaged, translating
+from mailgate.edge.spool.history import History
 from mailgate.edge.spool.housekeeping import Tended, tend
 from mailgate.edge.spool.leases import Those, Verdicts
 from mailgate.edge.spool.ledger import Ledger
@@ -33,7 +36,7 @@ from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
 from mailgate.edge.spool.records import Records
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
-from mailgate.edge.spool.storing import Deposit
+from mailgate.edge.spool.storing import Deposit, spooled
 from mailgate.edge.spool.unscored import Note
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
@@ -43,6 +46,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 DEADLINE = 30.0  # seconds for whatever the caller sets no deadline
+SMALL = 64 * 2**10  # octets of a message, as most of them have
 SOME = 20  # ids that an event names
 BEGINNINGS = {PENDING, HELD, FAILED}
 
@@ -57,10 +61,27 @@ class Control:
     foreign: str
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Octets and inodes that are free on the disk (-1 where inodes are not counted), and why a small message would
+    not be stored for want of them, or because of `spool.max_bytes`; "" if it would.
+    """
+
+    free: int
+    inodes: int
+    refusal: str
+
+
 class Store:
     """See `mailgate.ports.Spool`. `config` may be exchanged at any time; a new `url` counts from the next `open`."""
 
-    def __init__(self, config: SpoolConfig, hostname: str, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        config: SpoolConfig,
+        hostname: str,
+        telemetry: Telemetry,
+        history: HistoryConfig = HistoryConfig(),  # noqa: B008  frozen
+    ) -> None:
         self.config = config
         self._hostname = hostname
         self._telemetry = telemetry
@@ -68,6 +89,9 @@ class Store:
         self._why = "the spool is not open"
         self._trouble = ""
         self.ledger = Ledger(self._note, self._event)
+        self.history = History(
+            history, self._chronicle, self._event, lambda number: telemetry.count("history_lost", number)
+        )
         self.records = Records(lambda: self._spool, lambda words: self._event("records.failed", cause=words))
 
     @property
@@ -93,6 +117,7 @@ class Store:
 
     async def open(self) -> Opened | None:
         """Open the file, make it if it is missing, lock it. None if it is open already. Raises SpoolError."""
+        self.history.start()
         if self._serving is not None:
             if not self._serving.database.replaced:
                 return None
@@ -133,7 +158,7 @@ class Store:
 
     async def close(self) -> None:
         """Finish what was submitted and let go of the file."""
-        await self.ledger.close(DEADLINE)
+        await asyncio.gather(self.ledger.close(DEADLINE), self.history.close(DEADLINE))
         await self._let_go()
 
     async def _let_go(self) -> None:
@@ -247,6 +272,11 @@ class Store:
         spool = self._spool
         await spool.writer.do(spool.work.note, notes, DEADLINE)
 
+    async def _chronicle(self, events: Sequence[Event]) -> None:
+        spool = self._spool
+        packed = await asyncio.get_running_loop().run_in_executor(spool.threads, chronicle.pack, events)
+        await spool.writer.do(spool.work.chronicle, packed, DEADLINE, packed.size)
+
     async def _set_aside(self, gate_id: str, reason: str) -> None:
         work = self._spool.work
         work.shunned.add(gate_id)
@@ -260,16 +290,32 @@ class Store:
 
     async def tend(self, now: float) -> Tended:
         """Housekeeping: see `housekeeping.tend`. To be called every few seconds. Raises SpoolError."""
-        return await tend(self._spool, self.config, now, self._event)
+        return await tend(self._spool, self.config, self.history.config, now, self._event)
 
     async def control(self, now: float) -> Control:
-        """What a verb in any process may have written."""
+        """What a verb in any process may have written. To be called every second or so: it also looks whether the
+        spool's trouble is over, which no message may come to show.
+        """
+        if self._trouble:
+            with contextlib.suppress(SpoolError):  # it is not over: `trouble` says so
+                await self._write(self._spool.work.touch, None)
         mark = self.database.owner_mark
         return await self._read(lambda c: Control(control.paused(c, now), control.foreign(c, mark)), "reading")
 
     def counts(self) -> Counts:
         """What is in the spool, for a scrape from any thread. Blocks for some milliseconds. Raises SpoolError."""
         return self.database.read(query.counts, "counting")
+
+    def space(self) -> Space:
+        """The room on its disk, for any thread. Raises SpoolError."""
+        database, config = self.database, self.config
+        with translating("looking at the disk"):
+            room, owed = place.room(database.path), place.Ballast(database.path).owed
+
+        def refusal(connection: Connection) -> str:
+            return place.refusal(config, room, spooled(connection), SMALL, reusable(connection), owed)
+
+        return Space(room.free, room.inodes, database.read(refusal, "counting"))
 
     async def _write(self, operation: Operation[A, R], argument: A, timeout: float = DEADLINE, octets: int = 0) -> R:
         try:

@@ -100,7 +100,7 @@ class Note:
 
 
 @contextmanager
-def aside(connection: Connection, doing: str) -> Iterator[None]:
+def aside(connection: Connection, doing: str, what: str = "the ledger") -> Iterator[None]:
     """What goes wrong in the block is undone and said, and the transaction goes on. It is only not said, but raised,
     where the database has given up the transaction as a whole.
     """
@@ -109,7 +109,7 @@ def aside(connection: Connection, doing: str) -> Iterator[None]:
         yield
     except Exception:
         point.rollback()
-        logging.getLogger(__name__).exception("%s: the ledger lacks something", doing)
+        logging.getLogger(__name__).exception("%s: %s lacks something", doing, what)
     else:
         point.commit()
 

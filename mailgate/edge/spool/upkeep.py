@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, select, update
 
-from mailgate.edge.spool import content, control, leases, place, unscored
+from mailgate.edge.spool import by_hand, content, control, leases, place, unscored
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.errors import SpoolBusy, SpoolDamaged, translated, translating
 from mailgate.edge.spool.schema import CORRUPT, HELD, LIVE, messages, recipients, unindexed
@@ -82,6 +83,9 @@ def _ended(database: Database, gate_id: str) -> bool:
 def _abandon(connection: Connection, run: str, ids: Sequence[str]) -> None:
     unscored.abandoned(connection, run, ids)  # before the leases, which tell it, are gone
     leases.abandon(connection, run, ids)
+    cause = "the gate ended while it was being delivered: Mailman may have it"
+    told = [{"id": gate_id, "cause": cause} for gate_id in ids]
+    by_hand.note(connection, "spool.uncertain", told, time.time(), level="warning")
 
 
 def verify(database: Database, progress: Progress | None = None) -> Iterator[Finding]:
@@ -138,11 +142,18 @@ def _judged(connection: Connection, gate_id: str, problem: str) -> Finding | Non
         return None  # settled or dropped while it was read
     if not problem:
         connection.execute(_RESTORE, {"of": gate_id})
-        return Finding(gate_id, "had been set aside, but its content is what was stored", "restored")
+        return _said(connection, Finding(gate_id, "had been set aside, but its content is what was stored", "restored"))
     if states.keys() == {CORRUPT} or any(states.values()):
         return Finding(gate_id, problem, "")  # nothing new, or a replay is at it and finds the same
     leases.set_aside(connection, gate_id, problem)
-    return Finding(gate_id, problem, "set aside")
+    return _said(connection, Finding(gate_id, problem, "set aside"))
+
+
+def _said(connection: Connection, finding: Finding) -> Finding:
+    """The same, in the history too."""
+    fields = {"id": finding.id, "by": by_hand.who(), "done": finding.done, "cause": finding.problem}
+    by_hand.note(connection, "operator.verify", [fields], time.time())
+    return finding
 
 
 def backup(database: Database, target: Path, progress: Progress | None = None) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, select, update
 
-from mailgate.core.envelope import address_text
+from mailgate.core.envelope import address_text, printable
 from mailgate.core.spam import AWAITS_SCORE
+from mailgate.edge.spool import by_hand
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.listing import PAGE, Selection, in_parts, of_message, of_recipient
 from mailgate.edge.spool.query import shown
@@ -24,7 +25,6 @@ from mailgate.edge.spool.upkeep import end_old_leases
 
 MOST_OCTETS = 64 * 2**20  # whose content one transaction may drop
 
-Rule = Callable[[str], str | None]  # the state that is written → the new one, None if the verb is not for it
 
 _CHANGE = (
     update(recipients)
@@ -40,6 +40,14 @@ _CHANGE = (
         next_attempt=bindparam("again"),
     )
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What a verb makes of a state that is written: the new one, None if it is not for that."""
+
+    verb: str
+    of: Callable[[str], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ def hold(
 ) -> Iterator[Change]:
     """Keep pending and failed recipients until they are released."""
     rules = {PENDING: HELD, FAILED: HELD}
-    return _run(database, selection, now, rules.get, dry=dry, reason=reason)
+    return _run(database, selection, now, _Rule("hold", rules.get), dry=dry, reason=reason)
 
 
 def release(
@@ -69,7 +77,7 @@ def release(
 ) -> Iterator[Change]:
     """Make held, failed and waiting recipients due now; their lifetime begins anew."""
     rules = {PENDING: PENDING, HELD: PENDING, FAILED: PENDING}
-    return _run(database, selection, now, rules.get, dry=dry, reason=reason)
+    return _run(database, selection, now, _Rule("release", rules.get), dry=dry, reason=reason)
 
 
 def replay(
@@ -77,7 +85,7 @@ def replay(
 ) -> Iterator[Change]:
     """Make pending recipients due now, and failed ones if they are named by id or state."""
     rules = {PENDING: PENDING} | ({FAILED: PENDING} if selection.names(FAILED) else {})
-    return _run(database, selection, now, rules.get, dry=dry, reason=reason)
+    return _run(database, selection, now, _Rule("replay", rules.get), dry=dry, reason=reason)
 
 
 def drop(
@@ -85,11 +93,11 @@ def drop(
 ) -> Iterator[Change]:
     """Give recipients up for good; the content goes with the last one of a message."""
     rules = dict.fromkeys(LIVE, DROPPED)
-    return _run(database, selection, now, rules.get, dry=dry, reason=reason)
+    return _run(database, selection, now, _Rule("drop", rules.get), dry=dry, reason=reason)
 
 
 def _run(
-    database: Database, selection: Selection, now: float, rule: Rule, *, dry: bool, reason: str
+    database: Database, selection: Selection, now: float, rule: _Rule, *, dry: bool, reason: str
 ) -> Iterator[Change]:
     if not dry:
         end_old_leases(database)
@@ -120,7 +128,7 @@ class _Act:
     selection: Selection
     ids: Sequence[str]
     now: float
-    rule: Rule
+    rule: _Rule
     reason: str
 
     def changes(self, connection: Connection) -> list[Change]:
@@ -136,7 +144,18 @@ class _Act:
             dropped = dict.fromkeys(row["of"] for row in rows if row["new_state"] == DROPPED)
             if dropped:
                 remove_settled_content(connection, list(dropped), self.now)
+        by_hand.note(connection, f"operator.{self.rule.verb}", self._told(planned), self.now)
         return [change for change, _ in planned]
+
+    def _told(self, planned: Sequence[tuple[Change, Any]]) -> list[dict[str, object]]:
+        """The same for the history, message by message."""
+        said: dict[str, dict[str, str]] = {}
+        for change, _ in planned:
+            if not change.refused:
+                changed = f"{change.before} -> {change.after}"
+                said.setdefault(change.id, {})[printable(change.address)] = changed
+        by = {"by": by_hand.who()} | ({"reason": printable(self.reason)} if self.reason else {})
+        return [{"id": gate_id, **by, "recipients": recipients} for gate_id, recipients in said.items()]
 
     def _planned(self, connection: Connection) -> list[tuple[Change, Any]]:
         query = (
@@ -146,7 +165,7 @@ class _Act:
         )
         planned = []
         for row in connection.execute(query):
-            after = self.rule(row.state)
+            after = self.rule.of(row.state)
             refused = "busy" if row.lease else "corrupt" if row.state == CORRUPT and after is None else ""
             if after is None and not refused:
                 continue
@@ -157,7 +176,7 @@ class _Act:
         return planned
 
     def _row(self, row: Any) -> dict[str, Any]:
-        after = self.rule(row.state)
+        after = self.rule.of(row.state)
         revived = after == PENDING
         return {
             "of": row.message_id,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Connection
 
 from mailgate.config import SpoolConfig
-from mailgate.edge.spool import leases, place, storing, unscored, verdicts
+from mailgate.edge.spool import chronicle, control, leases, place, storing, unscored, verdicts
+from mailgate.edge.spool.chronicle import Packed
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
 from mailgate.edge.spool.leases import Those, Verdicts
@@ -19,6 +20,7 @@ from mailgate.ports import Claimed, SpoolError, SpoolFull
 
 BATCH = 500  # rows that housekeeping touches in one transaction
 ENTRY = 1024  # octets that an entry of the ledger takes at most, for each recipient
+PARTS = 50  # the same of the history, which are larger
 FREE_KEPT = 64 * 2**20  # octets free inside the file that are not given back to the disk
 GIVEN_BACK = 2048  # pages in one transaction
 
@@ -28,8 +30,9 @@ class Work:
 
     `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
     Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `expire` now · `purge` the time before which
-    history is forgotten · `forget` (the same for the ledger, how many) · `keep` a Kept (a verdict's record) · `trim`
-    now (the records) · `shrink` None.
+    settled messages are forgotten · `forget` (the same for the ledger, how many) · `chronicle` a Packed part of the
+    history · `fade` (the time before which that is forgotten, the octets that it may have) · `keep` a Kept (a verdict's
+    record) · `trim` now (the records) · `shrink` and `touch` (write something of no meaning) None.
     `shunned` are messages that are not claimed.
     """
 
@@ -51,9 +54,12 @@ class Work:
         self.expire = Operation("expiring", self._expire)
         self.purge = Operation("purging", self._purge)
         self.forget = Operation("forgetting old entries of the ledger", self._forget)
+        self.chronicle = Operation("writing the history", self._chronicle, self._unchronicle, vital=False)
+        self.fade = Operation("forgetting old history", self._fade)
         self.keep = Operation("keeping a verdict", self._keep, vital=False)
         self.trim = Operation("forgetting old verdicts", self._trim)
         self.shrink = Operation("shrinking", self._shrink)
+        self.touch = Operation("trying to write", self._touch, vital=False)
 
     def _store(self, connection: Connection, deposits: Sequence[Deposit]) -> Sequence[SpoolError | None]:
         if gone := self._gone():
@@ -158,6 +164,18 @@ class Work:
     def _forget(self, connection: Connection, calls: Sequence[tuple[float | None, int]]) -> Sequence[int]:
         return [unscored.forget(connection, before, most) for before, most in calls]
 
+    def _chronicle(self, connection: Connection, parts: Sequence[Packed]) -> Sequence[int | SpoolError]:
+        refusal = self._gone() or self._no_room(connection, sum(part.size for part in parts))
+        if refusal:
+            return [refusal] * len(parts)
+        return [chronicle.write(connection, part) for part in parts]
+
+    def _unchronicle(self, connection: Connection, part: Packed, number: int) -> None:
+        chronicle.remove(connection, [number], part.size)
+
+    def _fade(self, connection: Connection, calls: Sequence[tuple[float, int]]) -> Sequence[int]:
+        return [chronicle.forget(connection, before, octets, PARTS) for before, octets in calls]
+
     def _keep(self, connection: Connection, kept: Sequence[Kept]) -> Sequence[SpoolError | None]:
         more = sum(one.size for one in kept)
         if self._database.replaced:
@@ -180,3 +198,7 @@ class Work:
                 return [False] * len(calls)
             give_back(connection, GIVEN_BACK)
         return [True] * len(calls)
+
+    def _touch(self, connection: Connection, calls: Sequence[None]) -> Sequence[None]:
+        control.touch(connection)
+        return [None] * len(calls)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _FUNCTIONS = ("admin", "bounces", "confirm", "join", "leave", "owner", "request", "subscribe", "unsubscribe")
 _ENDING = re.compile(rf"-({'|'.join(_FUNCTIONS)})$")
 
 
+@lru_cache(maxsize=1024)  # each message asks, and there are fewer lists than messages
 def list_of(address: str) -> str:
     """The list that an address belongs to: "l-bounces+ann=example.org@lists.test" to "l@lists.test"."""
     local, at, domain = address.rpartition("@")

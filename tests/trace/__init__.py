@@ -1,0 +1,1 @@
+"""What happened to messages: the history, and `mailgate trace`."""
