@@ -50,6 +50,7 @@ class Bench:
         doors = [relays.straight(), relays.postfix_proxy(self.directory / "postfix-proxy")]
         if self.mailgate:
             doors.append(relays.mailgate_passing(self.directory / "mailgate-passing", self.mailgate))
+            doors.append(relays.mailgate_passing(self.directory / "mailgate-history", self.mailgate, history=True))
         with ExitStack() as stack:
             running = _enter_all(stack, doors)
             return [row for scenario in scenarios for row in self._rows(scenario, running)]

@@ -151,6 +151,8 @@ dmarc = false
 arc = false
 [spool]
 url = "sqlite:///{directory}/spool.db"
+[history]
+keep = "{history}"
 [http]
 listen = "127.0.0.1:{http}"
 [log]
@@ -159,9 +161,9 @@ level = "warning"
 
 
 @contextmanager
-def mailgate_passing(directory: Path, command: Path) -> Iterator[Relay]:
-    """The sink is in Mailman's place."""
-    with Sink("lmtp") as sink, _mailgate(directory, command, sink.port, sink) as relay:
+def mailgate_passing(directory: Path, command: Path, *, history: bool = False) -> Iterator[Relay]:
+    """The relay alone, or with its history of each message. The sink is in Mailman's place."""
+    with Sink("lmtp") as sink, _mailgate(directory, command, sink.port, sink, history=history) as relay:
         yield relay
 
 
@@ -173,15 +175,19 @@ def mailgate_spooling(directory: Path, command: Path) -> Iterator[Relay]:
 
 
 @contextmanager
-def _mailgate(directory: Path, command: Path, upstream: int, sink: Sink | None) -> Iterator[Relay]:
+def _mailgate(
+    directory: Path, command: Path, upstream: int, sink: Sink | None, *, history: bool = False
+) -> Iterator[Relay]:
     directory.mkdir()
     port, http = free_port(), free_port()
     configuration = directory / "mailgate.toml"
-    configuration.write_text(_MAILGATE_TOML.format(port=port, upstream=upstream, directory=directory, http=http))
+    keep = "14d" if history else "0s"
+    text = _MAILGATE_TOML.format(port=port, upstream=upstream, directory=directory, http=http, history=keep)
+    configuration.write_text(text)
     serve = [str(command), "serve", "--config", str(configuration)]
     with Program(directory.name, serve, directory / "log") as program:
         program.wait_ready(lambda: _is_ready(http))
-        yield Relay("mailgate", "lmtp", port, program.meter, sink, upstream, http)
+        yield Relay("mailgate, history" if history else "mailgate", "lmtp", port, program.meter, sink, upstream, http)
 
 
 def _is_ready(http: int) -> bool:

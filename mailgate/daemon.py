@@ -213,8 +213,7 @@ class Daemon:
                 await task()
                 return
             except Exception:  # noqa: BLE001  a bug in one task must not end the others
-                cause = {"task": name, "trace": traceback.format_exc()}
-                self._telemetry.event("task.failed", cause, level="error")
+                self._telemetry.event("task.failed", {"task": name, "trace": traceback.format_exc()}, level="error")
                 await asyncio.sleep(1)
 
     # the end
@@ -272,9 +271,16 @@ class Daemon:
             self._replay.look()
 
     async def _housekeeping(self) -> None:
+        told = ""
         while True:
-            if self._spool.opened:
-                await self._tend()
+            try:
+                if self._spool.opened:
+                    await self._tend()
+                told = ""
+            except SpoolError as error:
+                if str(error) != told:
+                    self._telemetry.event("spool.trouble", {"cause": str(error)}, level="error")
+                told = str(error)
             await asyncio.sleep(_HOUSEKEEPING)
 
     async def _tend(self) -> None:

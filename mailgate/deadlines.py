@@ -27,17 +27,26 @@ class Deadlines:
         task = asyncio.current_task()
         assert task is not None
         self._due[task] = deadline
-        if self._timer is None:
-            self._look()
+        if self._timer is None:  # not a look at once: this task runs, and what it awaits may never give way
+            self._timer = asyncio.get_running_loop().call_later(_TICK, self._look)
+        before = task.cancelling()
         try:
             return await awaitable
         except asyncio.CancelledError:
-            if task in self._rung and not task.uncancel():
+            if self._taken_back(task) and task.cancelling() <= before:
                 raise TimeoutError from None
             raise
         finally:
             del self._due[task]
-            self._rung.discard(task)
+            self._taken_back(task)
+
+    def _taken_back(self, task: asyncio.Task[object]) -> bool:
+        """True if it was cancelled from here; then it is not any more."""
+        if task not in self._rung:
+            return False
+        self._rung.discard(task)
+        task.uncancel()
+        return True
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()

@@ -45,7 +45,7 @@ class Joining:
         return found
 
     async def _find(self, message: Message, seconds: float) -> Record | Miss:
-        exim_id = headers.own_exim_id(message.head)
+        exim_id = headers.own_exim_id(message.exims_head)
         if not exim_id:
             return Miss.NO_ID
         large = message.size > _LARGE

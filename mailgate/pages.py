@@ -214,7 +214,7 @@ def _one(value: float) -> tuple[tuple[dict[str, str], float], ...]:
 
 
 def _age(oldest: float | None) -> float:
-    return max(0.0, time.time() - oldest) if oldest else 0.0
+    return abs(time.time() - oldest) if oldest else 0.0  # to be from the future is as bad: see the clock
 
 
 def _grouped(rates: Mapping[tuple[str, ...], float]) -> dict[str, dict[str, float]]:

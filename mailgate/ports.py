@@ -83,7 +83,8 @@ class Post:
 class Claimed:
     """A spooled message of which this gate holds the lease: these recipients (by their number) are to be tried now.
 
-    `attempts` are those made before this one, by recipient number. `alone`: one transaction for each recipient.
+    `attempts` are those made before this one, by recipient number, and `since` is when their lifetimes began (seconds
+    since the epoch). `alone`: one transaction for each recipient.
     `held`: they are held until they can be scored, and stay so unless the settlement says otherwise.
     """
 
@@ -91,6 +92,7 @@ class Claimed:
     envelope: Envelope  # with the claimed recipients only, in the order of `numbers`
     numbers: tuple[int, ...]
     attempts: tuple[int, ...]
+    since: tuple[float, ...]
     received: float
     alone: bool
     facts: Facts

@@ -23,7 +23,7 @@ from mailgate.core.envelope import Envelope, Peer, printable
 from mailgate.core.facts import of_message
 from mailgate.core.fate import fate
 from mailgate.core.ids import gate_id
-from mailgate.core.message import Message
+from mailgate.core.message import LARGE_HEADER, Message
 from mailgate.core.outcome import Outcome, Result
 from mailgate.core.record import Miss
 from mailgate.core.reply import Reply
@@ -109,7 +109,10 @@ class Relay:
     async def _story(self, case: Case) -> dict[str, tuple[str, Reply]]:
         case.received, case.octets = case.message, case.message.size
         self._telemetry.observe("message_bytes", case.octets)
-        self._read(case)
+        if len(case.message.head) > LARGE_HEADER:
+            await self._deadlines.wait(asyncio.to_thread(self._read, case), case.deadline)
+        else:
+            self._read(case)
         if self._joining and case.message.bounded and case.peer.client is None:
             await self._join(case, self._joining)
         self._look(case)
@@ -141,12 +144,12 @@ class Relay:
     def _read(self, case: Case) -> None:
         if not case.message.bounded:
             return
-        head = case.message.head
-        found = origin.origin(head, case.peer.client, self.config.relay.client_secret_file.octets)
+        head, secret = case.message.head, self.config.relay.client_secret_file.octets
+        found = origin.origin(case.message.exims_head, case.peer.client, secret)
         case.client, case.exim_id = found.client, found.exim_id
         clean = headers.cut(head, self.config.authserv_id)  # what our Exim said of the client, too
         if clean is not head:
-            case.message = Message(clean, case.message.body)
+            case.message = Message(clean, case.message.body, repaired=case.message.repaired)
         case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
 
     async def _join(self, case: Case, joining: Joining) -> None:

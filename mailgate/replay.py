@@ -4,7 +4,9 @@ goes through them all.
 Promises: oldest first; what is about to be sent has been written down as leased before, so that a crash leaves it
 `uncertain` and not forgotten; fresh mail goes first; nothing is replayed while the breaker is open, while paused, or
 from a spool that belongs to another gate; a write that fails is made again until it holds.
-How it fails: trouble with one message never stops the rest (`replay.failed`).
+A recipient fails of age (`spool.lifetime`) by an attempt that Mailman did not take, never without one.
+How it fails: trouble with one message never stops the rest (`replay.failed`); where something had been sent by then,
+its recipients are uncertain.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from mailgate.core.envelope import Envelope, printable
 from mailgate.core.facts import MessageFacts
 from mailgate.core.message import Message
 from mailgate.core.outcome import Outcome, Result, dialogue
+from mailgate.core.reply import Reply
 from mailgate.core.retry import delay
 from mailgate.core.rules import after_acceptance, decide
 from mailgate.core.scan import Scored, Unscored
+from mailgate.core.units import said_seconds
 from mailgate.core.verdict import Action, Decision
 from mailgate.ports import DOT_PATIENCE, Claimed, Scanner, Settlement, Spool, SpoolError, Telemetry, Upstream, Valve
 
@@ -34,6 +38,7 @@ _LOOK_AGAIN = 1.0  # seconds; what another process made due is noticed after tha
 _LOOK_AT_HELD = 5.0  # seconds between two looks, at most, at what is held until it can be scored
 _SETTLED = {Action.HOLD: "held", Action.REJECT: "failed", Action.DISCARD: "dropped"}
 _NO_ATTEMPT: Mapping[str, object] = {}
+_LOST = Outcome(Result.UNCERTAIN, Reply(451, "4.3.0", "the gate failed while it was being sent"))
 _WORST_FIRST = ("failed", "uncertain", "deferred", "held", "dropped", "delivered")
 
 
@@ -109,12 +114,12 @@ class Replay:
 
     async def _claim(self, most: int) -> list[Claimed]:
         """What is due; if nothing is, what is held until it can be scored, when it can be or has waited long enough."""
-        now = time.time()
+        now, clock = time.time(), time.monotonic()
         batch = await self._spool.claim(now, most)
-        if not batch and now >= self._next_held:
+        if not batch and clock >= self._next_held:
             before = now if self._scanner.available else now - self._patience()
             batch = await self._spool.claim_awaiting(now, before, most)
-            self._next_held = 0.0 if batch else now + min(_LOOK_AT_HELD, self.config.spam.hold_at_most)
+            self._next_held = 0.0 if batch else clock + min(_LOOK_AT_HELD, self.config.spam.hold_at_most)
         return batch
 
     def _patience(self) -> float:
@@ -135,9 +140,11 @@ class Replay:
         try:
             return await self._replay(claimed)
         except Exception:  # noqa: BLE001  one message's trouble is not the next one's
-            cause = {"id": claimed.id, "trace": traceback.format_exc()}
-            self._telemetry.event("replay.failed", cause, level="error")
+            self._fault(claimed)
             return _later(claimed, time.time() + _TROUBLE_AGAIN), ""
+
+    def _fault(self, claimed: Claimed) -> None:
+        self._telemetry.event("replay.failed", {"id": claimed.id, "trace": traceback.format_exc()}, level="error")
 
     async def _replay(self, claimed: Claimed) -> tuple[list[Settlement], str]:
         if not self._may():
@@ -196,10 +203,8 @@ class Replay:
         started = time.monotonic()
         outcomes = await self._deliver(claimed, message)
         seconds = time.monotonic() - started
-        settlements = [
-            self._settlement(number, attempts, outcome)
-            for number, attempts, outcome in zip(claimed.numbers, claimed.attempts, outcomes, strict=True)
-        ]
+        settlements = [self._settlement(claimed, at, outcome) for at, outcome in enumerate(outcomes)]
+        settlements += _later(claimed, time.time())[len(outcomes) :]
         self._tell(
             claimed, settlements, found, {"dialogue": dialogue(outcomes), "seconds": {"upstream": round(seconds, 4)}}
         )
@@ -214,30 +219,41 @@ class Replay:
         return self._may()
 
     async def _deliver(self, claimed: Claimed, message: Message) -> Sequence[Outcome]:
+        """What became of the recipients; of the first ones, where the rest may not be sent any more."""
         if not claimed.alone:
-            return await self._send(claimed.envelope, message)
+            return await self._send(claimed, claimed.envelope, message)
         outcomes: list[Outcome] = []
         for recipient in claimed.envelope.recipients:
-            outcomes += await self._send(claimed.envelope.only((recipient,)), message)
+            if outcomes and not await self._paced():
+                break
+            outcomes += await self._send(claimed, claimed.envelope.only((recipient,)), message)
         return outcomes
 
-    async def _send(self, envelope: Envelope, message: Message) -> tuple[Outcome, ...]:
+    async def _send(self, claimed: Claimed, envelope: Envelope, message: Message) -> Sequence[Outcome]:
         mailman = self.config.mailman
         patience = mailman.connect_timeout + mailman.reply_timeout * (len(envelope.recipients) + 4 + DOT_PATIENCE)
         deadline = asyncio.get_running_loop().time() + patience
-        return await self._upstream.deliver(envelope, message, deadline, background=True)
+        try:
+            outcomes = await self._upstream.deliver(envelope, message, deadline, background=True)
+            return [outcome for _, outcome in zip(envelope.recipients, outcomes, strict=True)]
+        except Exception:  # noqa: BLE001  nobody knows how far it had come
+            self._fault(claimed)
+            return [_LOST] * len(envelope.recipients)
 
-    def _settlement(self, number: int, attempts: int, outcome: Outcome) -> Settlement:
+    def _settlement(self, claimed: Claimed, at: int, outcome: Outcome) -> Settlement:
         self._telemetry.count("replays", outcome=outcome.result)
-        reply, spool = str(outcome.reply), self.config.spool
+        number, reply, spool, now = claimed.numbers[at], str(outcome.reply), self.config.spool, time.time()
         if outcome.result is Result.DELIVERED:
             return Settlement(number, "delivered", reply)
         if outcome.result is Result.REFUSED:
             return Settlement(number, "failed", reply)
         if outcome.result is Result.UNREACHED:
-            return Settlement(number, "pending", reply, next_attempt=time.time() + 1, tried=False, alone=outcome.alone)
-        later = time.time() + delay(attempts + 1, spool.retry_first, spool.retry_max, random.random())
+            return Settlement(number, "pending", reply, next_attempt=now + 1, tried=False, alone=outcome.alone)
         uncertain = outcome.result is Result.UNCERTAIN
+        if now >= claimed.since[at] + spool.lifetime:  # RFC 3463 §3.5: X.4.7, delivery time expired
+            over = f"4.4.7 not delivered within spool.lifetime ({said_seconds(spool.lifetime)}); last: {reply}"
+            return Settlement(number, "failed", over, uncertain=uncertain)
+        later = now + delay(claimed.attempts[at] + 1, spool.retry_first, spool.retry_max, random.random())
         return Settlement(number, "pending", reply, uncertain=uncertain, next_attempt=later, alone=outcome.alone)
 
     async def _settle(self, claimed: Claimed, settlements: Sequence[Settlement], scanned: str) -> None:
@@ -256,6 +272,19 @@ class Replay:
         settlements: Sequence[Settlement],
         found: Scored | Unscored | None,
         attempt: Mapping[str, object] = _NO_ATTEMPT,
+    ) -> None:
+        """Say it. Whatever is wrong with that, what became of the message is known and gets written down."""
+        try:
+            self._told(claimed, settlements, found, attempt)
+        except Exception:  # noqa: BLE001
+            self._fault(claimed)
+
+    def _told(
+        self,
+        claimed: Claimed,
+        settlements: Sequence[Settlement],
+        found: Scored | Unscored | None,
+        attempt: Mapping[str, object],
     ) -> None:
         words = {_word(settlement) for settlement in settlements}
         worst = next(word for word in _WORST_FIRST if word in words)
@@ -285,7 +314,8 @@ def _word(settlement: Settlement) -> str:
 def _later(claimed: Claimed, when: float) -> list[Settlement]:
     """As it was, again at that time."""
     state = "held" if claimed.held else "pending"
-    return [Settlement(number, state, "", next_attempt=when, tried=False) for number in claimed.numbers]
+    alone = claimed.alone
+    return [Settlement(number, state, "", next_attempt=when, tried=False, alone=alone) for number in claimed.numbers]
 
 
 def _why(decision: Decision, found: Scored) -> str:

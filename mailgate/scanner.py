@@ -1,8 +1,9 @@
 """The story of one spam scan: the servers in turn, within one deadline.
 
 Promises: an answer by the deadline; a server that failed is not asked again until it has answered a probe, so one that
-hangs costs the messages under way one `spam.timeout` and those behind them nothing; no more than `connections`
-messages are at a server at once, and the time that others wait counts.
+hangs costs the messages under way one `spam.timeout` and those behind them nothing; one that scores other messages
+meanwhile has not failed, however long it takes over one; no more than `connections` messages are at a server at once,
+and the time that others wait counts.
 How it fails: never with an exception (a bug is Unscored, and the event `spam.failed`: a scorer must not stop the mail).
 What shows: `spam.server.down` and `spam.server.up`, with ALL_FAILED when none is left; `mailgate_spam_scans_total`.
 """
@@ -27,12 +28,13 @@ _MOST_DOUBT = 15.0  # seconds until a probe of a server that answers probes and 
 
 @dataclass(slots=True, eq=False)
 class _Server:
-    """`doubt`: seconds until it is probed after its next failure."""
+    """`doubt`: seconds until it is probed after its next failure; `scored_at`: when last, of the loop's clock."""
 
     scorer: Scorer
     breaker: Breaker
     busy: int = 0
     doubt: float = 0.0
+    scored_at: float = 0.0
     proven: bool = True  # has it scored since it came back?
     down: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -153,17 +155,19 @@ class Scorers:
             "spam_scans", result="scored" if isinstance(found, Scored) else "unscored", server=server.scorer.name
         )
         if isinstance(found, Scored):
-            server.proven, server.doubt = True, 0.0
+            server.proven, server.doubt, server.scored_at = True, 0.0, loop.time()
             server.breaker.succeeded()
-        elif found.reason == "refused" or self._was_slow(by - now if found.reason == "timeout" else loop.time() - now):
+        elif found.reason == "refused" or (
+            server.scored_at <= now and self._was_slow(by - now if found.reason == "timeout" else loop.time() - now)
+        ):
             self._down(server, found.detail)
         return found
 
     def _was_slow(self, seconds: float) -> bool:
         """Has it cost a message so much time that no other is to pay it? (A caller in a hurry waits for less.)
 
-        A failure that cost no time is one message's own: a stranger who knows how to make one must not switch off
-        the scanning of everybody's mail by it.
+        A failure that cost no time is one message's own, and so is a slow one while others are scored: a stranger who
+        knows how to make one must not switch off the scanning of everybody's mail by it.
         """
         return seconds >= self.timeout / (2 * len(self._servers))
 

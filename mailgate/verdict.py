@@ -20,7 +20,7 @@ from mailgate.core import headers, origin, spam, spamc, story
 from mailgate.core.envelope import Envelope, printable
 from mailgate.core.facts import MessageFacts, of_message, told
 from mailgate.core.limits import Limiter
-from mailgate.core.message import Message
+from mailgate.core.message import LARGE_HEADER, Message
 from mailgate.core.record import Record, digest
 from mailgate.core.reply import Reply
 from mailgate.core.rules import decide
@@ -105,6 +105,10 @@ class VerdictDoor:
 
     async def _story(self, case: _Case) -> Finding:
         received = case.message
+        if len(case.message.head) > LARGE_HEADER:
+            await self._deadlines.wait(asyncio.to_thread(self._read, case), case.deadline)
+        else:
+            self._read(case)
         self._look(case)
         policy = self.config.for_rules
         decision = decide(case.facts, policy)
@@ -116,16 +120,18 @@ class VerdictDoor:
 
     # look: what costs nothing to know
 
-    def _look(self, case: _Case) -> None:
+    def _read(self, case: _Case) -> None:
         message = case.message
         if message.bounded:
             clean = headers.cut(message.head, self.config.authserv_id)
-            case.message = message = Message(clean, message.body)
+            case.message = message = Message(clean, message.body, repaired=message.repaired)
             if case.asked.client.source == "unknown":  # the stock variant of Exim's condition does not say it
-                case.asked = replace(case.asked, client=origin.by_received(clean))
-            case.exim_id = case.exim_id or headers.own_exim_id(clean)
+                case.asked = replace(case.asked, client=origin.by_received(message.exims_head))
+            case.exim_id = case.exim_id or headers.own_exim_id(message.exims_head)
             case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
-        recipients = case.envelope.recipients
+
+    def _look(self, case: _Case) -> None:
+        message, recipients = case.message, case.envelope.recipients
         skipped = spam.skipped(self.config.spam.policy, message.size, case.asked.client.ip, recipients)
         over = self._limiter.over(case.asked.client, case.envelope, self.config.for_limiter, time.monotonic())
         if over:

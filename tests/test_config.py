@@ -248,6 +248,12 @@ def test_a_url_is_said_as_it_is_written() -> None:
 # good ones
 
 
+def test_what_the_recipes_exim_takes_is_not_too_large() -> None:
+    """Exim counts a line end as one octet; lines of some twenty characters are as short as those of real mail."""
+    (megabytes,) = re.findall(r"(?m)^message_size_limit = (\d+)M$", (ROOT / "config/exim4/exim4.conf").read_text())
+    assert int(megabytes) * MIB * 21 / 20 <= parse({}).relay.max_message_size
+
+
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
@@ -256,7 +262,7 @@ def test_a_url_is_said_as_it_is_written() -> None:
         ('relay.lmtp = ["unix:{0}/l.sock"]', "relay.lmtp", (Endpoint(path="{0}/l.sock"),)),
         ('relay = {{ lmtp = [], smtp = ["127.0.0.1:2525"] }}', "relay.smtp", (Endpoint("127.0.0.1", 2525),)),
         ('relay.trusted_peers = ["192.0.2.1", "::1"]', "relay.trusted_peers", ("192.0.2.1/32", "::1/128")),
-        ('relay.trusted_peers = ["192.0.2.77/24"]', "relay.trusted_peers", ("192.0.2.0/24",)),
+        ('relay.trusted_peers = ["192.0.2.0/24"]', "relay.trusted_peers", ("192.0.2.0/24",)),
         ('relay.budget = "1m30s"', "relay.budget", 90.0),
         ('relay.max_message_size = "400KiB"', "relay.max_message_size", 409_600),
         ('mailman.lmtp = "unix:/run/mailman/lmtp.sock"', "mailman.lmtp", Endpoint(path="/run/mailman/lmtp.sock")),
@@ -376,3 +382,36 @@ def test_every_key_of_the_shipped_file_has_a_comment_of_its_own_or_shares_one() 
     for paragraph in paragraphs:
         if COMMENTED_KEY.search(paragraph):
             assert paragraph.startswith("# "), paragraph
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[relay]\ntrusted_peers = ["192.0.2.7/24", "2001:db8::/32", "::1"]',
+            "relay.trusted_peers: 192.0.2.7/24 is all of 192.0.2.0/24: write that, or 192.0.2.7 if it alone is meant",
+        ),
+        (
+            '[spam]\nskip_networks = ["10.0.0.7/8"]',
+            "spam.skip_networks: 10.0.0.7/8 is all of 10.0.0.0/8: write that, or 10.0.0.7 if it alone is meant",
+        ),
+        (
+            '[spam]\ntimeout = "20s"\n[verdict]\nlisten = ["127.0.0.1:11333"]',
+            "verdict.budget: not longer than spam.timeout: a slow scorer is given less time where Exim asks",
+        ),
+        (
+            "[spam]\ntag_score = 7.0",
+            "spam.tag_score: above spam.reject_score: nothing is tagged that is not rejected, too",
+        ),
+        ('[relay]\nclient_secret_file = "%s"', "relay.client_secret_file: everybody on this host can read %s"),
+        ('[spam]\ntimeout = "20s"\ntag_score = 6.0', None),
+    ],
+)
+def test_what_is_hardly_meant_is_remarked_upon(tmp_path: Path, text: str, said: str | None) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    file = tmp_path / "mailgate.toml"
+    file.write_text(text.replace("%s", str(secret)) + f'\n[spool]\nurl = "sqlite:///{tmp_path}/spool.db"\n')
+    found = check(file)
+    assert found.exit_code == 0
+    assert found.stderr == (f"mailgate: {said.replace('%s', str(secret))}\n" if said else "")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from mailgate.cli.output import DONE, FAILED, Column, agreed, counted, objects, say, table
 from mailgate.cli.queue_choice import changeable, changes, listed, seen, selection
-from mailgate.cli.queue_options import Filters
+from mailgate.cli.queue_options import HERE, Filters
 from mailgate.edge.spool import Database, verbs
-from mailgate.edge.spool.listing import Selection
+from mailgate.edge.spool.listing import HELD_FOR_SCORE, Selection
 from mailgate.edge.spool.verbs import Change
 
 _COLUMNS = (Column("ID"), Column("RECIPIENT", folds=True), Column("IS"), Column("WILL BE"))
@@ -44,10 +44,11 @@ class How:
     reason: str
 
 
-_LIVE = ("pending", "uncertain", "held", "failed", "corrupt")
-HOLD = Act("hold", ("pending", "uncertain", "failed"), ("pending", "uncertain"), 0, "held")
+HOLD = Act(
+    "hold", ("pending", "uncertain", "failed", HELD_FOR_SCORE), ("pending", "uncertain", HELD_FOR_SCORE), 0, "held"
+)
 RELEASE = Act("release", ("held", "failed"), ("held",), 2, "released: due now")
-DROP = Act("drop", _LIVE, _LIVE, 1, "dropped")
+DROP = Act("drop", HERE, HERE, 1, "dropped")
 
 
 def act(database: Database, what: Act, chosen: Filters, how: How) -> int:

@@ -29,10 +29,10 @@ def selection(database: Database, chosen: Filters, now: float, states: tuple[str
     """What the filters mean at `now`, for recipients in these states (() for all)."""
     return Selection(
         ids=tuple(completed(database, text) for text in chosen.ids),
-        recipient=chosen.recipient,
-        sender=None if not chosen.sender else chosen.sender.removeprefix("<").removesuffix(">"),
-        before=now - chosen.older if chosen.older else None,
-        after=now - chosen.newer if chosen.newer else None,
+        recipient=chosen.recipient or "",
+        sender=None if chosen.sender is None else chosen.sender.removeprefix("<").removesuffix(">"),
+        before=None if chosen.older is None else now - chosen.older,
+        after=None if chosen.newer is None else now - chosen.newer,
         states=states,
     )
 

@@ -14,6 +14,13 @@ from mailgate.cli.output import USAGE, fail
 STATES = ("pending", "uncertain", "held", "failed", "corrupt", "delivered", "dropped")
 HERE = ("pending", "uncertain", "held", "failed", "corrupt")  # the others are history
 
+
+def _not_blank(option: typer.CallbackParam, text: str | None) -> str | None:
+    if text is not None and not text.strip():  # it would narrow nothing, and the verb would take all the rest
+        raise typer.BadParameter("is empty: is a variable not set?", param_hint=option.opts[0])
+    return text
+
+
 Ids = Annotated[
     list[str] | None,
     typer.Argument(
@@ -24,9 +31,10 @@ Ids = Annotated[
     ),
 ]
 ListGlob = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--list",
+        callback=_not_blank,
         metavar="GLOB",
         help="Recipients whose address matches, as in 'announce@*' or '*@lists.test'; * and ? are wild, case does not"
         " count. A list stands for all its addresses: announce@lists.test also for announce-owner@lists.test and"
@@ -35,15 +43,22 @@ ListGlob = Annotated[
     ),
 ]
 SenderGlob = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--sender", metavar="GLOB", help="Reverse-path that matches; '<>' is the null one.", show_default=False
+        "--sender",
+        callback=_not_blank,
+        metavar="GLOB",
+        help="Reverse-path that matches; '<>' is the null one.",
+        show_default=False,
     ),
 ]
 OlderThan = Annotated[
-    str, typer.Option("--older-than", metavar="TIME", help="Received before, as in 90m or 2d.", show_default=False)
+    str | None,
+    typer.Option("--older-than", metavar="TIME", help="Received before, as in 90m or 2d.", show_default=False),
 ]
-NewerThan = Annotated[str, typer.Option("--newer-than", metavar="TIME", help="Received since.", show_default=False)]
+NewerThan = Annotated[
+    str | None, typer.Option("--newer-than", metavar="TIME", help="Received since.", show_default=False)
+]
 State = Annotated[
     list[str] | None,
     typer.Option("--state", metavar="STATE", help=f"{', '.join(STATES)}; several may be given.", show_default=False),
@@ -60,28 +75,29 @@ _SHORTEST = 6  # characters of an id that name a message to be changed; the firs
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What was asked for. "" and () and 0 mean: not given. `older` and `newer` are seconds of age."""
+    """What was asked for. None, () and a limit of 0 mean: not given. `older` and `newer` are seconds of age."""
 
     ids: tuple[str, ...]
-    recipient: str
-    sender: str
-    older: float
-    newer: float
+    recipient: str | None
+    sender: str | None
+    older: float | None
+    newer: float | None
     states: tuple[str, ...]
     limit: int
 
     @property
     def given(self) -> bool:
         """Does anything but their number say which messages are meant?"""
-        return bool(self.ids or self.recipient or self.sender or self.older or self.newer or self.states)
+        others = (self.recipient, self.sender, self.older, self.newer)
+        return bool(self.ids or self.states) or any(one is not None for one in others)
 
 
 def filters(
     ids: list[str] | None,
-    recipient: str,
-    sender: str,
-    older: str,
-    newer: str,
+    recipient: str | None,
+    sender: str | None,
+    older: str | None,
+    newer: str | None,
     state: list[str] | None,
     limit: int | None,
 ) -> Filters:
@@ -89,7 +105,7 @@ def filters(
     for one in ids or ():
         if not one.strip():
             raise typer.BadParameter("an id is empty: is a variable not set?", param_hint="ID")
-    states = tuple(word for words in state or () for word in words.lower().split(",") if word)
+    states = tuple(word for words in state or () for word in words.lower().split(","))
     for word in states:
         if word not in STATES:
             raise typer.BadParameter(f"{word!r} is not a state: {', '.join(STATES)}", param_hint="--state")
@@ -97,8 +113,8 @@ def filters(
         tuple(ids or ()),
         recipient,
         sender,
-        seconds(older, "--older-than") if older else 0.0,
-        seconds(newer, "--newer-than") if newer else 0.0,
+        None if older is None else seconds(older, "--older-than"),
+        None if newer is None else seconds(newer, "--newer-than"),
         states,
         limit or 0,
     )

@@ -55,8 +55,8 @@ async def _replay(job: Job, store: Store, telemetry: _Aloud) -> str:
     upstream = Mailman(config.mailman, config.hostname, telemetry)
     scorers = scorers_of(config, telemetry)
     replay = Replay(config, scorers, upstream, _Chosen(store, job.outcomes), Valve(), telemetry)
-    upstream.on_change = replay.look
-    watching = asyncio.create_task(upstream.watch())
+    upstream.on_change = scorers.on_change = replay.look
+    watching = [asyncio.create_task(one.watch()) for one in (upstream, scorers)]
     replaying = asyncio.create_task(replay.run())
     with _interruptions(replaying) as interrupted:
         try:
@@ -64,7 +64,8 @@ async def _replay(job: Job, store: Store, telemetry: _Aloud) -> str:
         finally:
             replay.stop()
             await asyncio.wait({replaying})
-            watching.cancel()
+            for task in watching:
+                task.cancel()
             upstream.close()
             await scorers.close()
             if not replaying.cancelled():

@@ -43,7 +43,7 @@ def group() -> None:
 def list_(
     since: Since = "",
     until: Until = "",
-    recipient: ListGlob = "",
+    recipient: ListGlob = None,
     everything: Everything = False,
     only_outages: OnlyOutages = False,
     as_json: Json = False,
@@ -71,7 +71,7 @@ def list_(
     choice = Choice(
         since=moment(since, "--since", now) if since else None,
         until=moment(until, "--until", now) if until else None,
-        recipient=recipient,
+        recipient=recipient or "",
         everything=everything,
     )
     with opened(read_config(config)[0]) as database:

@@ -62,6 +62,14 @@ class RelayConfig(_Section):
     idle_timeout: Positive = 300.0
     session_timeout: Positive = 3600.0
 
+    @property
+    def slack_size(self) -> int:
+        """Octets of the largest message that the relay door takes: what Exim has accepted would bounce there.
+
+        Exim says a size that is too large by 1024 and more, adds a header field, and counts a line end as one octet.
+        """
+        return self.max_message_size + self.max_message_size // 20 + 16 * 1024
+
 
 class MailmanConfig(_Section):
     """The next hop: Mailman's LMTP server, and what shows how Mailman is."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
+from mailgate.core.addresses import matches
 from mailgate.core.auth import Authenticated, Disposition
 from mailgate.core.domains import within
 from mailgate.core.envelope import Client
@@ -23,7 +23,7 @@ _A_STEP_DOWN: dict[Disposition, Disposition] = {"reject": "quarantine", "quarant
 
 @dataclass(frozen=True, slots=True)
 class ListEnforcement:
-    """Another strictness for the recipients that `match` (a glob, blind to case); None is the one for all."""
+    """Another strictness for the recipients that `match` (`addresses.matches`); None is the one for all."""
 
     match: str
     dmarc: Enforcement | None
@@ -68,7 +68,7 @@ def _own(
 ) -> Enforcement:
     """The first entry that matches counts, and the general word where it is silent."""
     for one in lists:
-        if fnmatchcase(recipient.lower(), one.match.lower()):
+        if matches(recipient, one.match):
             return getattr(one, key) or general
     return general
 

@@ -7,9 +7,11 @@ pieces as they arrive, so no step takes long, however large the message; never r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 _END = b"\r\n.\r\n"
+_BARE_CR = re.compile(rb"\r(?!\n)")
 
 
 def with_crlf(octets: bytes) -> bytes:
@@ -22,16 +24,35 @@ def with_crlf(octets: bytes) -> bytes:
     return octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
 
+class LineEnds:
+    """Makes all line ends CRLF, as `with_crlf` does; `bare_cr` is where, in what it gave, the first bare CR was: -1 if
+    there was none so far.
+    """
+
+    def __init__(self) -> None:
+        self.bare_cr = -1
+        self._given = 0
+
+    def feed(self, octets: bytes) -> bytes:
+        """The octets with their line ends. A CRLF must not be torn between two calls."""
+        made = with_crlf(octets)
+        if made is not octets and self.bare_cr < 0 and (found := _BARE_CR.search(octets)):
+            self.bare_cr = self._given + len(with_crlf(octets[: found.start()]))
+        self._given += len(made)
+        return made
+
+
 class DataReceiver:
     """Takes the octets after DATA's 354 and gives the message's octets, canonical, until its end.
 
     `feed` returns the canonical octets that are settled by now. When `done`, `rest` holds what came behind the
-    final dot (pipelined commands, RFC 2920).
+    final dot (pipelined commands, RFC 2920). `ends` knows where a bare CR was.
     """
 
     def __init__(self) -> None:
         self.done = False
         self.rest = b""
+        self.ends = LineEnds()
         # The CRLF that ended the DATA command counts as the line end before the first line (RFC 5321 §4.1.1.4).
         self._held = b"\r\n"
         self._first = True
@@ -56,7 +77,7 @@ class DataReceiver:
         if self._first and out:
             self._first = False
             out = out[2:]
-        return with_crlf(out)
+        return self.ends.feed(out)
 
 
 def stuffed(chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -28,7 +28,7 @@ _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SUSPECT = (b"\nx-spam-", b"\nx-mailgate-", b"\nauthentication-results")
 _FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
 _COMMENT_PARTS = re.compile(rb"\\.|[()]|[^\\()]+", re.DOTALL)
-_TOKEN = re.compile(rb'(?:"((?:[^"\\]|\\.)*)"|([^\s;()"]+))', re.DOTALL)
+_TOKEN = re.compile(rb'(?:"((?:[^"\\]++|\\.)*+)"|([^\s;()"]+))', re.DOTALL)
 _HELO = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 _RECIPIENT = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,128}@[A-Za-z0-9.-]{1,255}")
 

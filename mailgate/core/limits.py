@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from mailgate.core.addresses import plain
 from mailgate.core.envelope import Client, Envelope, printable
 from mailgate.core.spam import Network
 
@@ -22,7 +23,7 @@ _SENDER_MOST = 254  # characters of a reverse-path that count; RFC 5321 §4.5.3.
 # Mail to the addresses of a list that subscribe somebody; all mail of a network; all mail of a network and a sender.
 Limit = Literal["commands", "network", "sender"]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
-_COMMANDS = re.compile(r"-(?:join|subscribe|request|confirm(?:\+.*)?)\Z", re.IGNORECASE)
+_COMMANDS = re.compile(r"-(?:join|subscribe|request|confirm)@[^@]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def network_of(ip: str, policy: LimitPolicy) -> str:
 
 def commands(recipients: Sequence[str]) -> int:
     """How many of these are addresses that subscribe somebody, or have mail sent to whom the sender names."""
-    return sum(_COMMANDS.search(recipient.rpartition("@")[0]) is not None for recipient in recipients)
+    return sum(_COMMANDS.search(plain(recipient)) is not None for recipient in recipients)
 
 
 def _asks(limit: Limit, network: str, envelope: Envelope) -> tuple[str, int] | None:

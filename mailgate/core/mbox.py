@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from mailgate.core.data import with_crlf
+from mailgate.core.data import LineEnds
 from mailgate.core.envelope import Envelope, address_octets, address_text
 
 MAX_WRAPPING = 512 * 1024  # octets that are looked at; X-Envelope-To names all recipients in one line
@@ -20,11 +20,12 @@ _ANY = re.compile(rb"From [^\n]*\n(?:X-Envelope-From: <([^\n]*)>\n)?(?:X-Envelop
 
 class Unwrapper:
     """Takes the copy in pieces and gives the message's octets, canonical. `envelope` is who it is from and for, if the
-    question said so; else it is read from the wrapping.
+    question said so; else it is read from the wrapping. `ends` knows where a bare CR was.
     """
 
     def __init__(self, envelope: Envelope | None = None) -> None:
         self.envelope = envelope
+        self.ends = LineEnds()
         self._held = b""
         self._unwrapped = False
         self._cr = b""
@@ -38,7 +39,7 @@ class Unwrapper:
             octets, self._held, self._unwrapped = self._unwrap(self._held), b"", True
         octets = self._cr + octets
         self._cr = b"\r" if octets.endswith(b"\r") and not last else b""  # the LF of a CRLF may come yet
-        return with_crlf(octets[: len(octets) - len(self._cr)])
+        return self.ends.feed(octets[: len(octets) - len(self._cr)])
 
     def _unwrap(self, octets: bytes) -> bytes:
         if self.envelope is not None:

@@ -155,5 +155,7 @@ def completed(decision: Decision, asked: Record | None) -> Decision:
 def after_acceptance(decision: Decision, policy: Policy) -> Decision:
     """The decision where Exim has accepted the message already, and a refusal would make it bounce (promise 8)."""
     if decision.action not in {Action.REJECT, Action.DEFER} or not decision.unwanted:
-        return decision  # to defer what is unwanted would bounce it, too: when Exim gives up
+        return decision
+    if decision.action is Action.DEFER:  # to defer it would bounce it, too, when Exim gives up; to lose it nobody asked
+        return replace(decision, action=Action.HOLD)
     return replace(decision, action=Action[policy.reject_after_acceptance.upper()])

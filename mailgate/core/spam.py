@@ -9,9 +9,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
+from mailgate.core.addresses import matches
 from mailgate.core.scan import Scan, Scored, Skipped
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -40,7 +40,9 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class ListThresholds:
-    """Thresholds for the recipients that `match` (a glob, blind to case); None is the one for all."""
+    """Thresholds for the recipients that `match` (a glob, blind to case) as they are written, or as Mailman takes them;
+    None is the one for all.
+    """
 
     match: str
     tag: float | None
@@ -92,7 +94,7 @@ def thresholds(policy: SpamPolicy, recipients: Iterable[str]) -> Thresholds:
     For each recipient the first entry of `lists` that matches it counts, and the general thresholds where it is
     silent. Of several recipients the strictest counts: nobody gets mail through to one list by naming another.
     """
-    each = {_for_one(policy, recipient.lower()) for recipient in recipients} or {policy.thresholds}
+    each = {_for_one(policy, recipient) for recipient in recipients} or {policy.thresholds}
     return Thresholds(
         _strictest([one.tag for one in each]),
         _strictest([one.hold for one in each]),
@@ -103,7 +105,7 @@ def thresholds(policy: SpamPolicy, recipients: Iterable[str]) -> Thresholds:
 def _for_one(policy: SpamPolicy, recipient: str) -> Thresholds:
     general = policy.thresholds
     for own in policy.lists:
-        if fnmatchcase(recipient, own.match.lower()):
+        if matches(recipient, own.match):
             return Thresholds(
                 general.tag if own.tag is None else own.tag,
                 general.hold if own.hold is None else own.hold,

@@ -16,6 +16,7 @@ from pathlib import Path
 from mailgate.core.endpoint import Endpoint
 from mailgate.core.spam import Network
 
+UNKNOWN = "unknown"  # instead of an address
 _BACKLOG = 1024
 
 
@@ -67,14 +68,21 @@ async def emptied(sessions: Collection[object], ended: asyncio.Event, seconds: f
 
 
 def address_of(peername: object) -> str:
-    """The IP address of a peer's socket name, "" on a unix socket."""
-    return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else ""
+    """The IP address of a peer's socket name, "" on a unix socket, UNKNOWN if the system does not know it any more.
+
+    It does not where the peer has reset the connection by now; what it sent before may still be read (by uvloop).
+    """
+    if isinstance(peername, tuple):
+        return str(peername[0]).removeprefix("::ffff:")
+    return UNKNOWN if peername is None else ""
 
 
 def trusted(address: str, networks: Iterable[Network]) -> bool:
     """May a peer from that address come in?"""
     if not address:
         return True  # a unix socket is guarded by its file's mode
+    if address == UNKNOWN:
+        return False
     ip = ipaddress.ip_address(address.partition("%")[0])
     return any(ip in network for network in networks)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from mailgate.core.spam import AWAITS_SCORE
 from tests.cli.site import Mail, Site
 
 A, OWNER, B = "announce@lists.test", "announce-owner@lists.test", "dev@lists.test"
@@ -53,6 +54,16 @@ def test_hold_takes_what_waits_and_release_gives_it_back(site: Site, queue: Queu
         (queue.failed, B): "failed",
         (queue.held, A): "pending",
     }
+
+
+def test_what_is_held_for_a_score_can_be_held_for_good(site: Site) -> None:
+    one, _ = site.fill(Mail({A: "held"}, age=99, reply=AWAITS_SCORE), Mail({A: "held"}, reply="asked the moderators"))
+
+    ran = site.run("queue", "hold", "--list", A, "--reason", "looks odd")
+
+    assert ran.err.splitlines()[-1] == "1 recipient of 1 message held"
+    assert "looks odd" in site.run("queue", "show", one).out
+    assert site.run("queue", "hold", "--list", A).status == 3
 
 
 def test_release_makes_due_now(site: Site, queue: Queue) -> None:
@@ -128,6 +139,29 @@ def test_everything_has_to_be_meant(site: Site, queue: Queue, verb: str) -> None
         assert site.run("queue", verb, *arguments, "--dry-run").status == 2
     assert site.run("queue", verb, "--list", "nobody@*", "--dry-run").status == 3
     assert site.states() == before
+
+
+def test_a_blank_filter_does_not_mean_everything_else(site: Site, queue: Queue) -> None:
+    """A variable that is not set, beside a filter that is."""
+    before = site.states()
+
+    for option, blank in (
+        ("--list", ""),
+        ("--sender", " "),
+        ("--older-than", ""),
+        ("--newer-than", ""),
+        ("--state", "held,"),
+    ):
+        other = "--sender" if option == "--list" else "--list"
+        ran = site.run("queue", "drop", option, blank, other, "*", "--yes")
+        assert (ran.status, option in ran.err) == (2, True)
+
+    assert site.states() == before
+
+
+def test_an_age_of_nothing_is_an_age(site: Site, queue: Queue) -> None:
+    assert site.run("queue", "drop", "--newer-than", "0s", "--list", "*", "--yes").status == 3
+    assert site.run("queue", "hold", "--older-than", "0s", "--dry-run").status == 0
 
 
 def test_a_state_that_the_verb_is_not_for_is_misuse(site: Site, queue: Queue) -> None:

@@ -4,11 +4,14 @@ import signal
 import sqlite3
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mailgate.ports import Facts
 from tests.cli.site import Mail, Site
 from tests.stack.fake_mailman import FakeMailman
+from tests.stack.fake_scorer import FakeScorer
 from tests.stack.fake_script import Act, Stage, Then, say
 from tests.stack.waiting import wait_until
 
@@ -124,6 +127,26 @@ def test_given_time_it_waits_for_mailman(fed: Site, fake: FakeMailman) -> None:
         _, words = process.communicate(timeout=30)
 
     assert (process.returncode, len(fake.taken)) == (0, 2), words
+
+
+def test_a_scorer_that_comes_back_scores_what_is_left(fed: Site, fake: FakeMailman) -> None:
+    fed.fill(Mail({A: "pending"}, facts=Facts(scan="unscored:timeout: 127.0.0.1:783: no answer")))
+    fake.refuse()
+
+    def mend(scorer: FakeScorer) -> None:
+        wait_until(fed.tried, "an attempt", deadline=5)
+        scorer.accept()
+        wait_until(lambda: "ping" in scorer.questions, "the scorer is probed", deadline=5)
+        fake.accept()  # not before: it would go out unscored
+
+    with FakeScorer("spamd") as scorer, ThreadPoolExecutor() as thread:
+        with fed.config.open("a") as file:
+            file.write(f'[spam]\nservers = ["{scorer.port}"]\nprobe_interval = "0.05s"\n')
+        scorer.refuse()
+        mending = thread.submit(mend, scorer)
+        ran = fed.run("queue", "replay", "--all", "--for", "5s")
+        mending.result()
+    assert "held       announce@lists.test  spam-reject (score 7.2)" in ran.out
 
 
 def test_time_runs_out(site: Site) -> None:

@@ -107,6 +107,18 @@ def test_no_bare_cr_or_lf_comes_out(raw: bytes, cuts: list[int]) -> None:
 
 
 @given(HOSTILE, CUTS)
+def test_where_the_first_bare_cr_was_is_known(raw: bytes, cuts: list[int]) -> None:
+    receiver = DataReceiver()
+    for piece in [*pieces(raw, cuts), b"\r\n.\r\n"]:
+        if not receiver.done:
+            receiver.feed(piece)
+    lines = (raw + b"\r\n.\r\n").split(b"\r\n")
+    unstuffed = b"\r\n".join(line.removeprefix(b".") for line in lines[: lines.index(b".")])
+    before, bare, _ = unstuffed.replace(b"\r\n", b"\n").partition(b"\r")
+    assert receiver.ends.bare_cr == (len(before) + before.count(b"\n") if bare else -1)
+
+
+@given(HOSTILE, CUTS)
 def test_what_is_settled_is_given_at_once(raw: bytes, cuts: list[int]) -> None:
     """Memory: of all that was fed, a receiver keeps four octets at most."""
     receiver = DataReceiver()

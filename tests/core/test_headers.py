@@ -134,8 +134,9 @@ def test_any_octets_lose_whole_lines_only_and_nothing_forged_is_left(head: bytes
         (b"(x)" * 60_000, b"lists.test"),
         (b"(" * 200_000, b""),
         (b"\\" * 100_000, b"\\" * 50_000),
+        (b'"' + b"\\a" * 100_000, b""),
     ],
-    ids=["nested", "many", "open", "escapes"],
+    ids=["nested", "many", "open", "escapes", "unquoted"],
 )
 def test_an_authserv_id_behind_a_wall_takes_no_time(before: bytes, found: bytes) -> None:
     """Linear: a pass for each level of a nested comment took minutes."""

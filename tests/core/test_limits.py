@@ -41,7 +41,17 @@ def test_the_network_of_a_client(ip: str, network: str) -> None:
 
 
 def test_which_addresses_are_commands() -> None:
-    asking = ("a-join@l.test", "a-SUBSCRIBE@l.test", "a-request@l.test", "a-confirm@l.test", "a-confirm+0f@l.test")
+    asking = (
+        "a-join@l.test",
+        "a-SUBSCRIBE@l.test",
+        "a-request@l.test",
+        "a-confirm@l.test",
+        "a-confirm+0f@l.test",
+        "a-join+x@l.test",
+        '"a-join"@l.test',
+        '"a-jo\\in+x"@l.test',
+        '"a"-join@l.test',
+    )
     others = (
         "a@l.test",
         "a-owner@l.test",
@@ -49,6 +59,8 @@ def test_which_addresses_are_commands() -> None:
         "join@l.test",
         "a-join-b@l.test",
         "a-joint@l",
+        '"a-join@x"@l.test',
+        "a-join",
         "",
     )
     assert commands(asking) == len(asking)

@@ -109,6 +109,15 @@ def test_a_crlf_that_is_torn_is_one_line_end() -> None:
     assert unwrapped([filling + b"\r"])[0] == filling + b"\r\n"
 
 
+@pytest.mark.parametrize(("message", "at"), [(b"a\nb\rc\n", 4), (b"a\nb\n", -1), (b"a\r\nb\n", -1)])
+def test_a_bare_cr_is_told_from_exims_line_ends(message: bytes, at: int) -> None:
+    unwrapper = Unwrapper(TO_LISTS)
+    for octet in one_by_one(wrapped(TO_LISTS, message)):
+        unwrapper.feed(octet)
+    unwrapper.feed(b"", last=True)
+    assert unwrapper.ends.bare_cr == at
+
+
 @given(message=HOSTILE, envelope=ENVELOPES, cuts=CUTS, said=st.booleans())
 def test_what_was_wrapped_comes_out_canonical(message: bytes, envelope: Envelope, cuts: list[int], said: bool) -> None:
     if not said:  # then a message that begins as the wrapping does can't be told from it; Exim's begin with Received

@@ -40,6 +40,14 @@ def test_the_pieces_make_no_difference(octets: bytes, cuts: list[int]) -> None:
     assert all(found.body)
 
 
+@pytest.mark.parametrize(("bare_cr", "repaired"), [(-1, False), (0, True), (8, True), (9, False)])
+def test_exims_fields_are_not_believed_where_a_bare_cr_became_a_line_end(bare_cr: int, repaired: bool) -> None:
+    found = message([b"A: b\r\n\r", b"\nbody\r\n\r\n"], bare_cr - 1 if bare_cr > 0 else bare_cr)
+    assert found.repaired is repaired
+    assert found.exims_head == (b"" if repaired else b"A: b\r\n\r\n")
+    assert found.head == b"A: b\r\n\r\n"
+
+
 @pytest.mark.parametrize("cut", [1, MAX_HEADER - 1, MAX_HEADER, MAX_HEADER + 2, MAX_HEADER + 4])
 @pytest.mark.parametrize(("length", "bounded"), [(MAX_HEADER, True), (MAX_HEADER + 1, False)])
 def test_a_header_is_looked_through_up_to_a_limit(length: int, bounded: bool, cut: int) -> None:

@@ -126,6 +126,7 @@ LISTS = policy(
         {"match": "Private-A@*", "hold_score": 2.0},
         {"match": "private-*@lists.test", "hold_score": 3.0, "tag_score": 2.0},
         {"match": "reports@lists.test", "tag_score": 0, "hold_score": 0, "reject_score": 0},
+        {"match": "*-bounces+*@lists.test", "hold_score": 5.0},
     ],
 )
 
@@ -142,6 +143,10 @@ LISTS = policy(
         (["reports@lists.test", "open@lists.test"], Thresholds(1, 4, 6)),  # the strictest of them
         (["open@lists.test", "private-b@lists.test"], Thresholds(1, 3, 6)),
         (["b\udcff@lists.test"], Thresholds(1, 4, 6)),
+        (['"private-b"@lists.test'], Thresholds(2, 3, 6)),  # Mailman's server takes the quotes away
+        (["Reports+x@lists.test"], Thresholds(0, 0, 0)),  # and Mailman what stands behind the +
+        (['"repo\\rts+x"@lists.test'], Thresholds(0, 0, 0)),
+        (["open-bounces+private-b=lists.test@lists.test"], Thresholds(1, 5, 6)),  # as it is written
         (["postmaster"], Thresholds(1, 4, 6)),
         ([], Thresholds(1, 4, 6)),
     ],

@@ -4,9 +4,10 @@ import sys
 import time
 from contextlib import ExitStack
 
-from tests.demo import asking, senders, spam
+from tests.demo import asking, blocked, senders, spam
 from tests.demo.scene import Demo
 from tests.stack.dns import DnsServer
+from tests.stack.gate import merged
 from tests.stack.mails import Mail, mails
 from tests.stack.spamd import Spamd
 from tests.stack.stack import Stack
@@ -24,7 +25,8 @@ def main() -> int:
         stack, spamd = _parts(undo)
         names = undo.enter_context(DnsServer())
         senders.serve(names)
-        gate = stack.start_gate(spam.settings(spamd) | senders.settings(names), verdict=True)
+        settings = merged(spam.settings(spamd), blocked.settings(stack))
+        gate = stack.start_gate(merged(settings, senders.settings(names)), verdict=True)
         doors = f"mailgate on {gate.lmtp[1]} (LMTP), Mailman on {stack.mailman.address[1]}, spamd on {spamd.address[1]}"
         demo.say(f"Exim listens on {stack.exim.address[1]}, {doors}")
         address = stack.new_list()
@@ -57,10 +59,13 @@ def main() -> int:
         demo.title("6  Exim asks mailgate before it accepts: GTUBE again, and a ham post")
         demo.check_once(stack, asking.show_refusal(demo, stack, gate, address))
 
-        demo.title("7  Who vouches for a post: SPF, DKIM, DMARC and ARC, for Mailman to take over")
+        demo.title("7  A client's network is listed as abusive, and then is not any more")
+        demo.check_once(stack, blocked.show_block(demo, stack, gate, address))
+
+        demo.title("8  Who vouches for a post: SPF, DKIM, DMARC and ARC, for Mailman to take over")
         demo.check_once(stack, senders.show_senders(demo, stack, gate, address))
 
-        demo.title("8  The metrics that moved")
+        demo.title("9  The metrics that moved")
         demo.show_metrics(gate)
         demo.check(not stack.exim.queue(), "Exim's queue is empty")
     demo.verdict(time.monotonic() - started)

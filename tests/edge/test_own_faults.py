@@ -1,6 +1,7 @@
 """Faults of our own, put in from within: a 4xx for each recipient, never a 5xx; and the next message is well."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from mailgate import config as configuration
+from mailgate.core import headers
 from mailgate.core.envelope import Envelope, Peer
-from mailgate.core.message import Message
+from mailgate.core.message import Message, message
 from mailgate.core.outcome import Outcome, Result
 from mailgate.core.reply import Reply
 from mailgate.core.triage import all_alike
@@ -261,6 +263,24 @@ async def test_a_bug_before_the_message_ends_the_session(pipelined: bool) -> Non
 
         assert await asyncio.to_thread(speak) == ["421 4.3.0 trouble of our own, try again"]
         assert len(door.traces()) == 1
+
+
+async def test_a_large_header_is_not_the_loops_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its fields may take a third of a second to look through, in which nobody else would be served."""
+    threads: list[bool] = []
+
+    def cut(head: bytes, our_authserv_id: str) -> bytes:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return real(head, our_authserv_id)
+
+    real = headers.cut
+    monkeypatch.setattr(headers, "cut", cut)
+    async with _door() as door:
+        peer = Peer("lmtp", "127.0.0.1", "x")
+        for lines, loops in ((1, True), (2500, False)):
+            octets = message([b"Authentication-Results: gate.lists.test\r\n" * lines + mail("<large@example.net>")])
+            (reply,) = await door.relay.handle(peer, Envelope("", (A,)), octets)
+            assert (reply.code, threads.pop()) == (250, loops)
 
 
 async def test_a_spool_that_hangs_is_not_waited_for() -> None:

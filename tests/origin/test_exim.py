@@ -10,6 +10,7 @@ import pytest
 
 from mailgate.core.envelope import Client
 from tests.origin.site import LIST, Site, open_site
+from tests.stack.client import Client as Connection
 from tests.stack.waiting import wait_until
 
 
@@ -145,6 +146,7 @@ def test_who_is_not_exim_cannot_say_whom_a_message_is_from(site: Site) -> None:
         (ours[:-2] + of_another + b"\r\n", "received"),
         (of_another + ours, "header"),
         (field + b"Subject: of our own\r\n\r\n", "unknown"),
+        (ours.replace(b"helo=", b"helo=\r\t", 1), "unknown"),  # only a stranger can have said that CR
         (FORGED + b"\r\n", "unknown"),
         (b"Subject: none\r\n\r\n", "unknown"),
     ):
@@ -152,6 +154,23 @@ def test_who_is_not_exim_cannot_say_whom_a_message_is_from(site: Site) -> None:
         event = site.gate.wait_for_event("message.delivered", id=site.hand_over(head))
         assert (event["origin"], event["client"]) == (origin, "" if origin == "unknown" else "127.9.8.7")
         assert site.gate.metric("mailgate_origin_total", source=origin) == before + 1
+
+
+def test_exim_makes_folds_of_the_bare_crs_in_a_message(site: Site) -> None:
+    """So of what Exim hands over, a bare CR can only stand in what it writes itself."""
+    message_id = site.post("127.9.8.7", head=b"Subject: a\r" + FORGED)
+    assert site.told(message_id) == Client("127.9.8.7", "mx.example.net", source="header")
+    assert b"Subject: a\r\n " + FORGED in site.written(message_id)
+
+
+@pytest.mark.parametrize("control", [b"\r", b"\t", b"\x7f"])
+def test_control_characters_in_helo_are_refused(site: Site, control: bytes) -> None:
+    """Exim, where it is told to take junk, writes them into its Received as they are."""
+    _, octets = site.message()
+    with Connection(site.exim.address, source="127.9.8.7") as client:
+        client.command(b"EHLO a" + control + b"X-Mailgate-Client: ip=198.51.100.1")
+        (reply,) = client.deliver("ida@example.org", [LIST], octets).final
+    assert str(reply) == "550 5.5.2 there are control characters in your HELO"
 
 
 def test_what_is_known_of_the_client_stays_with_a_spooled_message(site: Site) -> None:

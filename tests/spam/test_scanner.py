@@ -126,6 +126,25 @@ async def test_one_bad_answer_costs_one_message(make: Callable[..., Site]) -> No
     assert site.watched.events("spam.server.down") == []
 
 
+async def test_a_message_that_takes_too_long_is_not_the_servers_fault_while_others_are_scored(
+    make: Callable[..., Site],
+) -> None:
+    """Else who can write a message that is slow to scan could have everybody's mail pass without a score."""
+    site = make(timeout=0.1)
+    fake = site.fakes[0]
+    fake.scan = SILENT
+    slow = asyncio.create_task(site.scan())
+    await until(lambda: fake.scans == 1, "it is asked about")
+    fake.scan = GOOD["spamd"]
+    assert isinstance(await site.scan(), Scored)
+    assert await slow == Unscored("timeout", f"{fake.port}: no answer in time")
+    assert isinstance(await site.scan(), Scored)
+    assert site.changes == []
+    fake.scan = SILENT  # and from now on nobody is scored
+    assert isinstance(await site.scan(), Unscored)
+    assert site.changes == [False]
+
+
 async def test_one_that_answers_only_probes_is_tried_less_and_less(make: Callable[..., Site]) -> None:
     seconds = 0.3
     site = make(timeout=seconds)

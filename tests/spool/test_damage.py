@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
-from mailgate.edge.spool import Database, Store, upkeep
+from mailgate.edge.spool import Database, Store, upkeep, verbs
 from mailgate.edge.spool.listing import Selection, listed
-from mailgate.ports import Claimed, Settlement, SpoolError
+from mailgate.ports import Claimed, Parked, Settlement, SpoolError
 from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, sql, states
 
 PAGE = 4096
@@ -51,7 +54,7 @@ async def replay(store: Store) -> list[str]:
         ("UPDATE messages SET parts = 2 WHERE id = 'm1'", "SHA-256 differs"),
         ("UPDATE messages SET sender = 'text' WHERE id = 'm1'", "never written there"),
         ("UPDATE recipients SET address = 'text' WHERE message_id = 'm1'", "never written there"),
-        ("UPDATE recipients SET next_attempt = 'x', attempts = 'y' WHERE message_id = 'm1'", ""),
+        ("UPDATE recipients SET next_attempt = 'x', attempts = 'y' WHERE message_id = 'm1'", "never written there"),
     ],
 )
 async def test_a_damaged_message_is_set_aside_and_the_rest_goes_on(
@@ -63,14 +66,29 @@ async def test_a_damaged_message_is_set_aside_and_the_rest_goes_on(
 
     assert sorted(await replay(store)) == ["m0", "m2"]
 
-    if reason:
-        [event] = telemetry.named("spool.corrupt")
-        assert event["id"] == "m1"
-        assert reason in str(event["cause"])
-        assert states(store) == {"corrupt": 2, "delivered": 4}
-        assert sql(tmp_path, "SELECT DISTINCT reply FROM recipients WHERE message_id = 'm1'") == [(event["cause"],)]
-    else:  # never due, as far as anybody can tell
-        assert states(store) == {"pending": 2, "delivered": 4}
+    [fields] = telemetry.named("spool.corrupt")
+    assert fields["id"] == "m1"
+    assert reason in str(fields["cause"])
+    assert states(store) == {"corrupt": 2, "delivered": 4}
+    assert sql(tmp_path, "SELECT DISTINCT reply FROM recipients WHERE message_id = 'm1'") == [(fields["cause"],)]
+
+
+async def test_recipients_without_their_message_keep_nobody_up_and_can_be_dropped(
+    store: Store, telemetry: Recorder, tmp_path: Path
+) -> None:
+    for n in range(4):
+        await put(store, f"m{n}", now=NOW + n - 9)
+    sql(tmp_path, "DELETE FROM messages WHERE id IN ('m1', 'm3')")
+    list(verbs.hold(store.database, Selection(ids=("m2",)), NOW))
+    sql(tmp_path, "UPDATE recipients SET state = 'held' WHERE message_id = 'm3'")  # so that only `verify` finds it
+
+    assert await replay(store) == ["m0"]
+    assert [fields["id"] for fields in telemetry.named("spool.corrupt")] == ["m1"]
+    found = [(one.id, one.done) for one in upkeep.verify(store.database)]
+    assert found == [("m3", "set aside"), ("m1", ""), ("m3", "")]
+    assert [change.id for change in verbs.drop(store.database, Selection(states=("corrupt",)), NOW)] == ["m1", "m3"]
+    assert list(upkeep.verify(store.database)) == []
+    assert (await store.tend(NOW + 2 * 86400)).purged == 3
 
 
 async def many(directory: Path, number: int, size: int = 3000) -> list[str]:
@@ -93,7 +111,7 @@ async def test_a_damaged_page(tmp_path: Path, table: str, kind: str, most: int) 
     telemetry = Recorder()
     async with spool(tmp_path, telemetry) as store:
         delivered = await replay(store)
-        lost = {str(event["id"]) for event in telemetry.named("spool.corrupt")}
+        lost = {str(fields["id"]) for fields in telemetry.named("spool.corrupt")}
         assert 0 < len(lost) <= most
         assert sorted(lost | set(delivered)) == ids
         assert not lost & set(delivered)
@@ -108,7 +126,7 @@ async def test_a_damaged_index_of_the_queue(tmp_path: Path) -> None:
     telemetry = Recorder()
     async with spool(tmp_path, telemetry) as store:
         delivered = await replay(store)
-    lost = {str(event["id"]) for event in telemetry.named("spool.corrupt")}
+    lost = {str(fields["id"]) for fields in telemetry.named("spool.corrupt")}
     assert 0 < len(lost) < 120
     assert sorted(lost | set(delivered)) == ids
 
@@ -118,8 +136,8 @@ async def test_when_not_even_that_can_be_written_it_is_said(store: Store, teleme
     sql(tmp_path, "DELETE FROM bodies")
     sql(tmp_path, "CREATE TRIGGER stop BEFORE UPDATE OF state ON recipients BEGIN SELECT RAISE(FAIL, 'no'); END")
     assert await replay(store) == []
-    [event] = telemetry.named("spool.corrupt")
-    assert "setting aside: no" in str(event["not_marked"])
+    [fields] = telemetry.named("spool.corrupt")
+    assert "setting aside: no" in str(fields["not_marked"])
     assert await store.claim(NOW + 9999, 9) == []
 
 
@@ -151,6 +169,28 @@ async def test_verify_finds_sets_aside_and_restores(tmp_path: Path) -> None:
         assert states(store) == {"uncertain": 1, "held": 1, "pending": 2}
         assert octets(await store.load("m1")) == octets(a_message())
         database.close()
+
+
+async def test_verify_condemns_nothing_that_it_could_not_read(store: Store) -> None:
+    await put(store, "one")
+
+    def fail(*args: Any) -> None:
+        if "bodies" in str(args[2]):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    event.listen(store.database.reading, "before_cursor_execute", fail)
+    [finding] = upkeep.verify(store.database)
+    assert ("not checked: " in finding.problem, finding.done, states(store)) == (True, "", {"pending": 1})
+
+
+async def test_verify_leaves_what_is_being_tried_whatever_the_others_wait_for(store: Store, tmp_path: Path) -> None:
+    await put(store, "one", "a@lists.test", Parked("b@lists.test", "pending", "", next_attempt=NOW + 900))
+    [claimed] = await store.claim(NOW, 9)
+    sql(tmp_path, "UPDATE bodies SET data = zeroblob(9)")
+    assert [one.done for one in upkeep.verify(store.database)] == [""]
+    await store.settle("one", [Settlement(claimed.numbers[0], "delivered", "250")], NOW)
+    assert states(store) == {"delivered": 1, "pending": 1}
+    assert [one.done for one in upkeep.verify(store.database)] == ["set aside"]
 
 
 async def test_verify_names_a_damaged_structure(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from mailgate.edge.spool import Database, Store, query, verbs
 from mailgate.edge.spool.listing import Selection
-from mailgate.edge.spool.place import BALLAST
+from mailgate.edge.spool.place import BALLAST, room
 from mailgate.ports import Settlement, SpoolError, SpoolFull
 from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states
 
@@ -168,6 +168,36 @@ async def test_a_spool_opens_on_a_full_disk(disk: Path) -> None:
     async with spool(disk) as store:
         assert states(store) == {"uncertain": 1}
         assert await settle_all(store) == 1
+
+
+async def test_a_full_disk_does_not_lock_the_spool_for_ever(disk: Path) -> None:
+    """Not even the number of the process that has it can be written into the lock."""
+    async with spool(disk) as store:
+        await put(store, "one")
+    (disk / "spool.db.lock").unlink()  # a spool that was put back from a backup has none
+    fill(disk)
+    async with spool(disk) as store:
+        assert await settle_all(store) == 1
+    async with spool(disk) as store:
+        assert states(store) == {"delivered": 1}
+
+
+async def test_what_is_free_inside_the_file_counts_from_the_first_message_on(tmp_path: Path) -> None:
+    async with spool(tmp_path) as store:
+        for n in range(4):
+            await put(store, f"m{n}", message=a_message(2 * MIB))
+        list(verbs.drop(store.database, Selection(), NOW))
+        empty_log(tmp_path)
+    free = room(tmp_path / "spool.db").free
+    async with spool(tmp_path, min_free=f"{free - MIB}B") as store:
+        await put(store, "first", message=a_message(2 * MIB))
+
+
+async def test_a_ballast_of_nothing_is_none(tmp_path: Path) -> None:
+    """The gate was killed after it had made the file."""
+    ballast(tmp_path).touch()
+    async with spool(tmp_path):
+        assert ballast(tmp_path).stat().st_size == BALLAST
 
 
 async def test_an_operator_makes_room_on_a_full_disk(disk: Path) -> None:

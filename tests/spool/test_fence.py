@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from mailgate.edge.spool import Database, Pause, SpoolAbsent, SpoolBusy, Store, control, schema, upkeep
-from mailgate.ports import SpoolError
-from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, spool, states
+from mailgate.core.spam import AWAITS_SCORE
+from mailgate.edge.spool import Control, Database, Pause, SpoolAbsent, SpoolBusy, Store, control, place, schema, upkeep
+from mailgate.ports import Parked, SpoolError
+from tests.spool.kit import HOST, NOW, Recorder, a_message, config, octets, put, put_unscored, spool, sql, states
 from tests.spool.processes import child
 
 STEPS = schema.STEPS
@@ -76,6 +77,40 @@ async def test_adopting_what_was_only_moved(tmp_path: Path) -> None:
     assert "host name" in await foreign(tmp_path)
 
 
+async def test_nothing_is_claimed_from_a_foreign_or_a_paused_spool(store: Store, tmp_path: Path) -> None:
+    """Whoever claims may not have looked yet whose it is."""
+    await put(store, "one")
+    await put_unscored(store, "two", Parked("a@lists.test", "held", AWAITS_SCORE))
+    sql(tmp_path, "INSERT INTO meta VALUES ('copy', 'yes')")
+    assert await store.claim(NOW, 9) == await store.claim_awaiting(NOW + 1, NOW + 1, 9) == []
+    upkeep.adopt(store.database)
+    store.database.write(lambda c: control.pause(c, "upgrade", NOW + 60, NOW))
+    assert await store.claim(NOW, 9) == await store.claim_those(NOW, {"one": None}) == []
+    assert [one.id for one in await store.claim(NOW + 61, 9)] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("pause", "reason"),
+    [
+        ('{"reason": "moving", "since": 1, "until": null, "by": "a newer mailgate"}', "moving"),
+        ("{", "can't be read: {"),
+        ("[]", "read: []"),
+    ],
+)
+async def test_what_stands_in_the_file_about_it_may_be_odd(
+    store: Store, tmp_path: Path, pause: str, reason: str
+) -> None:
+    sql(tmp_path, "INSERT INTO meta VALUES ('pause', ?)", pause)
+    sql(tmp_path, "UPDATE meta SET value = ? WHERE key = 'owner'", pause)
+    found = await store.control(NOW)
+    assert found.paused
+    assert found.paused.reason.endswith(reason)
+    assert found.foreign
+    store.database.write(lambda c: control.resume(c, NOW))
+    upkeep.adopt(store.database)
+    assert await store.control(NOW) == Control(None, "")
+
+
 async def test_a_file_put_back_in_its_place_is_foreign(tmp_path: Path) -> None:
     """Yesterday's copy moved back: what it holds may have been delivered since."""
     async with spool(tmp_path) as store:
@@ -118,6 +153,24 @@ async def test_a_backup_that_can_not_be_written_leaves_nothing(store: Store, tmp
     with pytest.raises(SpoolError, match="directory"):
         upkeep.backup(store.database, tmp_path / "taken")
     assert not list(tmp_path.glob("*.part"))
+
+
+async def test_no_link_leads_a_verb_of_root_elsewhere(tmp_path: Path) -> None:
+    """The directory is the daemon's: what lies in it may be of its making."""
+    victim = tmp_path / "victim"
+    victim.write_text("root's own")
+    async with spool(tmp_path) as store:
+        await put(store, "one")
+    for ending in (".lock", ".ballast"):
+        place.beside(tmp_path / "spool.db", ending).unlink()
+        place.beside(tmp_path / "spool.db", ending).symlink_to(victim)
+    with pytest.raises(SpoolError, match="symbolic links"):
+        Database(tmp_path / "spool.db", HOST, serve=True)
+    (tmp_path / "spool.db.lock").unlink()
+    async with spool(tmp_path) as store:
+        (tmp_path / "backup.db.part").symlink_to(victim)
+        upkeep.backup(store.database, tmp_path / "backup.db")
+    assert victim.read_text() == "root's own"
 
 
 async def test_one_process_serves(store: Store, tmp_path: Path) -> None:

@@ -72,6 +72,22 @@ async def test_cancelled_while_the_answer_is_on_its_way(store: Store) -> None:
     await wait_until(lambda: states(store) == {})
 
 
+async def test_cancelled_between_the_answer_and_its_hearing(store: Store) -> None:
+    """A deadline of the caller's rings in the same turn of the loop in which the answer comes."""
+    task = asyncio.create_task(put(store, "cancelled"))
+    resolve = store._spool.writer._resolve
+
+    def resolve_and_cancel(answers: Any) -> None:
+        resolve(answers)
+        task.cancel()
+
+    store._spool.writer._resolve = resolve_and_cancel  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    store._spool.writer._resolve = resolve  # type: ignore[method-assign]
+    await wait_until(lambda: states(store) == {})
+
+
 async def test_a_deadline_that_passes_while_the_answer_is_on_its_way(store: Store) -> None:
     with stopped_at(store, "commit") as gate:
         task = asyncio.create_task(put(store, "in time", timeout=0.2))
@@ -100,6 +116,7 @@ async def test_an_undoing_that_fails_is_said_and_done_later(
     await wait_until(lambda: len(telemetry.named("spool.trouble")) > 1)
     assert telemetry.named("spool.trouble")[0] == {"cause": "undoing storing: disk I/O error (OperationalError)"}
     assert states(store) == {"pending": 1}
+    assert await store.claim(NOW, 9) == await store.claim_those(NOW, {"given up": None}) == []
     failing.clear()
     await wait_until(lambda: states(store) == {})
 

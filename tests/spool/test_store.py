@@ -9,10 +9,11 @@ import pytest
 
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
+from mailgate.core.spam import AWAITS_SCORE
 from mailgate.edge.spool import Store
 from mailgate.edge.spool.schema import STATES
 from mailgate.ports import Facts, Parked, Settlement, SpoolError, SpoolFull
-from tests.spool.kit import NOW, Recorder, a_message, octets, put, spool, states
+from tests.spool.kit import NOW, Recorder, a_message, octets, put, put_unscored, spool, states
 
 
 async def test_what_went_in_comes_out(store: Store) -> None:
@@ -149,19 +150,13 @@ async def test_the_disk_gets_its_space_back(store: Store, tmp_path: Path, monkey
     assert octets(await store.load("m2")) == octets(a_message(3_000_000))
 
 
-async def test_a_lifetime_that_is_over_fails_and_keeps_the_content(store: Store, telemetry: Recorder) -> None:
-    day = 86400.0
-    await put(store, "old", "a@lists.test", Parked("b@lists.test", "held", ""))
-    await put(store, "leased", now=NOW - 1)
-    await put(store, "young", now=NOW + 1)
-    await store.claim(NOW - 1, 1)
-
-    tended = await store.tend(NOW + 5 * day)
-
-    assert tended.expired == 1
-    assert states(store) == {"failed": 1, "held": 1, "pending": 2}
-    assert telemetry.named("spool.expired") == [{"id": "old", "recipients": 1}]
-    assert octets(await store.load("old"))
+async def test_what_was_put_off_while_the_clock_was_ahead_is_due(store: Store) -> None:
+    wrong = NOW + 30 * 86400
+    await put(store, "one", Parked("a@lists.test", "pending", "", attempts=1, next_attempt=wrong + 900), now=wrong)
+    await put(store, "two", Parked("a@lists.test", "pending", "", attempts=1, next_attempt=NOW + 1100))
+    await put_unscored(store, "three", Parked("a@lists.test", "held", AWAITS_SCORE), now=wrong)
+    assert [claimed.id for claimed in await store.claim(NOW, 9)] == ["one"]
+    assert [claimed.id for claimed in await store.claim_awaiting(NOW, NOW, 9)] == ["three"]
 
 
 async def test_the_same_id_twice_is_refused_and_the_first_stays(store: Store) -> None:

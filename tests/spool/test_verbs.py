@@ -10,14 +10,16 @@ import pytest
 from sqlalchemy import event
 
 from mailgate.core.addresses import list_of
+from mailgate.core.envelope import Envelope
+from mailgate.core.spam import AWAITS_SCORE
 from mailgate.edge.spool import Database, Store, content, verbs
 from mailgate.edge.spool.errors import SpoolDamaged
-from mailgate.edge.spool.listing import Listed, Selection, listed, matching
+from mailgate.edge.spool.listing import Listed, Selection, listed, matching, resolve
 from mailgate.edge.spool.schema import STATES
 from mailgate.edge.spool.stats import BUCKETS, Row, stats
 from mailgate.edge.spool.verbs import Change
-from mailgate.ports import Parked, Settlement
-from tests.spool.kit import HOST, NOW, a_message, octets, put, spool, states, wait_until
+from mailgate.ports import Facts, Parked, Settlement
+from tests.spool.kit import HOST, NOW, a_message, octets, put, put_unscored, spool, states, wait_until
 from tests.spool.processes import child
 
 DAY = 86400.0
@@ -143,9 +145,33 @@ async def test_verbs_and_their_dry_runs(full: Store, verb: Verb, selection: Sele
 
 
 async def test_a_release_begins_the_lifetime_anew(full: Store) -> None:
-    list(verbs.release(full.database, Selection(ids=("m3", "m4")), NOW + 5 * DAY))
-    assert (await full.tend(NOW + 5 * DAY + 60)).expired == 4
-    assert shown(full, Selection(states=("pending",))) == [("m3", ["pending"]), ("m4", ["pending"])]
+    list(verbs.release(full.database, Selection(ids=("m1", "m3", "m4")), NOW + 5 * DAY))
+    since = {claimed.id: claimed.since for claimed in await full.claim(NOW + 5 * DAY, 9)}
+    assert since == {
+        "m1": (NOW + 1,) * 2,
+        "m2": (NOW + 2,),
+        "m3": (NOW + 5 * DAY,),
+        "m4": (NOW + 5 * DAY,),
+        "m5": (NOW + 5,),
+    }
+
+
+async def test_what_awaits_a_score_can_be_held(store: Store) -> None:
+    await put_unscored(store, "one", Parked("a@lists.test", "held", AWAITS_SCORE))
+    await put_unscored(store, "two", Parked("a@lists.test", "held", "asked the moderators"))
+    [change] = verbs.hold(store.database, Selection(), NOW, reason="looks odd")
+    assert (change.id, change.before, change.after) == ("one", "held", "held")
+    assert await store.claim_awaiting(NOW + 1, NOW + 1, 9) == []
+
+
+async def test_no_sender_can_give_his_message_the_name_of_another(store: Store) -> None:
+    """Who knows a gate id, as every sender knows that of his own message, may write it into a Message-ID."""
+    await put(store, "victim")
+    for gate_id, facts in (("other", Facts("", "victim", "")), ("third", Facts("victim", "", ""))):
+        parked = [Parked("l@lists.test", "held", "")]
+        await store.store(gate_id, Envelope("", ("l@lists.test",)), a_message(), parked, facts, NOW, 5)
+    assert [change.id for change in verbs.release(store.database, Selection(ids=("victim",)), NOW)] == ["victim"]
+    assert [resolve(store.database, text) for text in ("vic*", "?????", "_ictim", "vic")] == [[], [], [], ["victim"]]
 
 
 async def test_a_reason_is_kept_as_the_reply(full: Store) -> None:

@@ -22,7 +22,7 @@ from tests.edge.pair import mail
 from tests.spam.desk import LIST, marks
 from tests.spam.kit import Watched
 from tests.stack.waiting import wait_until
-from tests.verdict.asking import Counter, ask, lines, open_counter, received, spamc
+from tests.verdict.asking import EXIM_ID, Counter, ask, lines, open_counter, received, spamc
 
 OTHER = "other@lists.test"
 WORDS = ("joined", "no-id", "unknown", "expired", "changed", "trouble")
@@ -206,11 +206,25 @@ def _elsewhere(exim_id: str) -> bytes:
     return f"Received: from x (helo=y id {exim_id}; )\r\n\tby mx.lists.test;\r\n\tnow\r\n".encode()
 
 
+def _with_a_cr(exim_id: str) -> bytes:
+    return received(exim_id).replace(b"from mx", b"from a\r\tmx")
+
+
+def test_a_received_with_a_bare_cr_may_be_anybodys(counter: Counter) -> None:
+    told = received().replace(b"from mx.example.net", b"from [192.0.2.7] (helo=x)\r\n\tby mx.lists.test")
+    for head, client, exim_id in ((told, "192.0.2.7", EXIM_ID), (told.replace(b"helo=", b"helo=\r\t"), "", "")):
+        message_id = f"<{len(head)}@example.net>"
+        ask(counter.door, spamc(head + mail(message_id)), half=True)
+        event = counter.verdict(message_id)
+        assert (event["client"], event["exim_id"]) == (client, exim_id)
+
+
 @pytest.mark.parametrize(
     ("why", "head"),
     [
         ("no-id", lambda _: b""),
         ("no-id", _elsewhere),
+        ("no-id", _with_a_cr),
         ("no-id", lambda exim_id: b"Received: by another;\r\n\tnow\r\n" + received(exim_id)),
         ("no-id", lambda exim_id: b"X-Mailgate-Client: ip=192.0.2.7; eid=" + exim_id.encode() + b"\r\n"),
         ("unknown", lambda exim_id: received(new_id()) + received(exim_id)),

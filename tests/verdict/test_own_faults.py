@@ -1,12 +1,14 @@
 """Faults of our own at the verdict door, put in from within: no verdict, or one without a record; never a refusal."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from mailgate import config as configuration
+from mailgate.core import headers
 from mailgate.core.envelope import Client, Envelope
 from mailgate.core.message import Message
 from mailgate.core.record import Miss, Record, digest
@@ -101,6 +103,22 @@ async def opened() -> AsyncIterator[Door]:
 
 
 NO_VERDICT = "RSPAMD/1.3 75 EX_TEMPFAIL trouble of our own\r\n"
+
+
+async def test_a_large_header_is_not_the_loops_work(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[bool] = []
+
+    def cut(head: bytes, our_authserv_id: str) -> bytes:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return real(head, our_authserv_id)
+
+    real = headers.cut
+    monkeypatch.setattr(headers, "cut", cut)
+    for count, loops in ((1, True), (2500, False)):
+        octets = received() + b"Authentication-Results: gate.lists.test\r\n" * count + mail("<large@example.net>")
+        assert lines(await door.ask(rspamc(octets)))["Action"] == "reject"
+        assert threads.pop() is loops
+        assert door.scorer.seen[-1][1].head.count(b"Authentication-Results") == 0
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=repr)

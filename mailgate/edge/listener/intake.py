@@ -28,7 +28,7 @@ class Intake:
         self.refusal: tuple[Reply, str] | None = None
         self._listener = listener
         self._receiver = DataReceiver()
-        self._limit = listener.config.relay.max_message_size
+        self._limit, self._named = listener.config.relay.slack_size, listener.config.relay.max_message_size
         self._tail: list[bytes] = []
         self._tail_size = 0
 
@@ -36,6 +36,11 @@ class Intake:
     def done(self) -> bool:
         """True when the final dot has come."""
         return self._receiver.done
+
+    @property
+    def bare_cr(self) -> int:
+        """Where in the message the first bare CR was; -1 if there was none."""
+        return self._receiver.ends.bare_cr
 
     @property
     def rest(self) -> bytes:
@@ -50,7 +55,7 @@ class Intake:
             self._tail.append(settled)
             self._tail_size += len(settled)
         if self.size + self._tail_size > self._limit:
-            self.refusal = Reply(552, "5.3.4", f"message larger than {self._limit} octets"), "message-too-large"
+            self.refusal = Reply(552, "5.3.4", f"message larger than {self._named} octets"), "message-too-large"
         elif not self._listener.has_room:
             self.refusal = self.refusal or (Reply(452, "4.3.1", "too much mail in flight"), "too-much-in-flight")
         if self.refusal:

@@ -74,9 +74,8 @@ class Listener:
 
     # for the sessions
 
-    def admit(self, session: Session, transport: asyncio.BaseTransport) -> str:
+    def admit(self, session: Session, address: str) -> str:
         """Count the session in; the reply that sends it away instead, "" if it may stay."""
-        address = self.address_of(transport.get_extra_info("peername"))
         if self._draining:
             return "421 4.3.2 shutting down"
         if not self.trusts(address):

@@ -49,7 +49,7 @@ class Session(Ending):
         config = listener.config
         super().__init__(
             hooks,
-            data_size_limit=config.relay.max_message_size,
+            data_size_limit=config.relay.slack_size,
             enable_SMTPUTF8=True,
             hostname=config.hostname,
             ident="mailgate LMTP" if self.door == "lmtp" else "mailgate ESMTP",
@@ -70,7 +70,9 @@ class Session(Ending):
     # the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        refusal = self.listener.admit(self, transport)
+        # Asked for once: a name that is known now may not be any more by the next question.
+        self._address = self.listener.address_of(transport.get_extra_info("peername"))
+        refusal = self.listener.admit(self, self._address)
         if refusal:
             self._refused = True
             self.transport = transport
@@ -78,7 +80,6 @@ class Session(Ending):
             self._hang_up()
             return
         super().connection_made(transport)
-        self._address = self.listener.address_of(transport.get_extra_info("peername"))
         self._end = self.loop.call_later(
             self.listener.config.relay.session_timeout, self.say_farewell, "421 4.4.2 the session took too long", True
         )
@@ -206,8 +207,11 @@ class Session(Ending):
 
     def _keywords(self) -> tuple[str, ...]:
         # RFC 2033 §5 asks for the first two. No CHUNKING: Exim's cutthrough delivery ends where it is offered.
-        size = f"SIZE {self.listener.config.relay.max_message_size}"
+        size = f"SIZE {self.listener.config.relay.slack_size}"
         return "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", size
+
+    async def check_helo_needed(self, _helo: str = "") -> bool:
+        return await super().check_helo_needed("LHLO" if self.door == "lmtp" else "EHLO")
 
     # the envelope
 
@@ -222,9 +226,7 @@ class Session(Ending):
             return _DATA + self._intake.rest if self._intake.feed(octets) else b""
         if envelope is None or session is None or not session.host_name:
             return octets
-        done = envelope_of(
-            octets, envelope, self.wire, listener.config.relay.max_message_size if listener.has_room else -1
-        )
+        done = envelope_of(octets, envelope, self.wire, listener.config.relay.slack_size if listener.has_room else -1)
         self._heard = self.loop.time()
         if envelope.rcpt_tos and octets[done:] == _DATA:
             self._begin_data()
@@ -246,7 +248,7 @@ class Session(Ending):
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
         assert self.envelope is not None
         if self._intake is None:
-            if await self.check_helo_needed("LHLO" if self.door == "lmtp" else "EHLO"):
+            if await self.check_helo_needed():
                 return
             if not self.envelope.rcpt_tos:
                 await self.push("503 5.5.1 no valid recipients")
@@ -275,7 +277,7 @@ class Session(Ending):
             self._phase = "relay"
             if intake.refusal:
                 return self.listener.turn_away(peer, envelope, *intake.refusal)
-            return await self.listener.handle(peer, envelope, message(intake.pieces))
+            return await self.listener.handle(peer, envelope, message(intake.pieces, intake.bare_cr))
         except Exception as error:  # noqa: BLE001  promise 2 and 3: N times 4xx for our own faults
             await self.handle_exception(error)
             self._farewell = _TROUBLE_ENDS  # where the peer stands can't be known any more

@@ -56,16 +56,22 @@ def resume(connection: Connection, now: float) -> Pause | None:
 
 
 def paused(connection: Connection, now: float) -> Pause | None:
-    """The pause that holds at `now`."""
+    """The pause that holds at `now`. One that can't be read holds until it is resumed."""
     value = read(connection, "pause")
-    found = Pause(**json.loads(value)) if value else None
-    return None if found is None or (found.until is not None and found.until <= now) else found
+    if not value:
+        return None
+    try:
+        told = json.loads(value)
+        until = None if told["until"] is None else float(told["until"])
+        found = Pause(str(told["reason"]), float(told["since"]), until)
+    except (ValueError, TypeError, KeyError):
+        return Pause(f"what was written about it can't be read: {value}", now, None)
+    return None if until is not None and until <= now else found
 
 
 def foreign(connection: Connection, mark: dict[str, str]) -> str:
     """Why this file is not the one its gate made, for people; "" if it is. `mark` is what this gate would write."""
-    value = read(connection, "owner")
-    owner: dict[str, Any] = json.loads(value) if value else {}
+    owner = _owner(connection)
     if read(connection, "copy"):
         return f"this spool is a copy that was made of {owner.get('path')} on {owner.get('host')}"
     differing = [part for part in _PARTS if _compared(part, owner) != _compared(part, mark)]
@@ -74,6 +80,20 @@ def foreign(connection: Connection, mark: dict[str, str]) -> str:
     was = ", ".join(f"{_PARTS[part]} {owner.get(part)!r}" for part in differing)
     now = ", ".join(f"{_PARTS[part]} {mark.get(part)!r}" for part in differing)
     return f"this spool was written with {was}; here it is {now}"
+
+
+def _owner(connection: Connection) -> dict[str, Any]:
+    """The mark; of one that can't be read nothing is anybody's."""
+    try:
+        owner = json.loads(read(connection, "owner"))
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def may_replay(connection: Connection, mark: dict[str, str], now: float) -> bool:
+    """False while there is a pause, or the file is another gate's."""
+    return not paused(connection, now) and not foreign(connection, mark)
 
 
 def _compared(part: str, mark: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ missing, SpoolDamaged where what is on disk is not what was written. The engine'
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError, StatementError
 from mailgate.ports import SpoolError, SpoolFull
 
 # SHMSIZE: the index of the write-ahead log could not grow, which SQLite does not call "full" though the disk is.
-_FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE"}
+_FULL = {"SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "ENOSPC", "EDQUOT"}
 # Not IOERR: a disk that can't be read now may be read later, and then nothing is wrong with the message.
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
 _HINTS = {"SQLITE_CANTOPEN": ": it or a file beside it can't be made; no permission, or no space or inode is free"}
-_ODD = (TypeError, ValueError, AttributeError)
+_ODD = (TypeError, ValueError, AttributeError, KeyError)
 
 
 class SpoolAbsent(SpoolError):
@@ -35,8 +36,10 @@ class SpoolDamaged(SpoolError):
 
 
 def code(error: BaseException) -> str:
-    """The engine's name for an error ("SQLITE_FULL"), or "" if it has none."""
+    """The engine's or the system's name for an error ("SQLITE_FULL", "ENOSPC"), or "" if it has none."""
     origin = error.orig if isinstance(error, StatementError) else error
+    if isinstance(origin, OSError):
+        return errno.errorcode.get(origin.errno or 0, "")
     return str(getattr(origin, "sqlite_errorname", "") or "")
 
 

@@ -1,5 +1,5 @@
-"""What a spool needs every few seconds: lifetimes that are over, history, ledger and verdicts that are old, space given
-back, the ballast.
+"""What a spool needs every few seconds: history, ledger and verdicts that are old are forgotten, space is given back,
+the ballast kept.
 
 All in small transactions, so that messages find their turn between them. What damage keeps from being done is said
 (`spool.trouble`), and the rest is done all the same.
@@ -8,7 +8,6 @@ All in small transactions, so that messages find their turn between them. What d
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,9 +34,8 @@ MOST_SHRINKING = 20  # transactions in one go
 
 @dataclass(frozen=True, slots=True)
 class Tended:
-    """What was done: recipients that failed of age, messages forgotten, and whether the ballast is there."""
+    """What was done: messages forgotten, and whether the ballast is there."""
 
-    expired: int
     purged: int
     ballast: bool
 
@@ -55,15 +53,6 @@ async def tend(serving: Serving, config: SpoolConfig, history: HistoryConfig, no
     async def do(operation: Operation[A, R], argument: A) -> R:
         return await serving.writer.do(operation, argument, DEADLINE)
 
-    expired: Counter[str] = Counter()
-    with _telling_damage(tell):
-        full = True
-        while full:
-            ids = await do(work.expire, now)
-            expired.update(ids)
-            full = len(ids) == BATCH
-    for gate_id, number in expired.items():
-        tell("spool.expired", level="warning", id=gate_id, recipients=number)
     purged = 0
     with _telling_damage(tell):
         full = True
@@ -86,7 +75,7 @@ async def tend(serving: Serving, config: SpoolConfig, history: HistoryConfig, no
                 break
     ballast = place.Ballast(serving.database.path)
     kept = await asyncio.get_running_loop().run_in_executor(serving.threads, ballast.take, config)
-    return Tended(expired.total(), purged, kept)
+    return Tended(purged, kept)
 
 
 async def _forget(serving: Serving, most: int, now: float, tell: Tell) -> None:

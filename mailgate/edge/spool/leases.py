@@ -11,17 +11,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, case, or_, select, update
+from sqlalchemy import Boolean, ColumnElement, Connection, and_, bindparam, case, exists, or_, select, update
 
+from mailgate.config import SpoolConfig
 from mailgate.core.envelope import Envelope, address_text
 from mailgate.core.spam import AWAITS_SCORE
-from mailgate.core.units import said_seconds
+from mailgate.edge.spool import storing
 from mailgate.edge.spool.schema import (
     CORRUPT,
     DELIVERED,
     DROPPED,
     FAILED,
     HELD,
+    LIVE,
     PENDING,
     messages,
     recipients,
@@ -61,18 +63,16 @@ _UNLEASE = (
     )
     .values(lease="")
 )
+_has_head = exists().where(messages.c.id == recipients.c.message_id)
 _SCANNED = update(messages).where(messages.c.id == bindparam("of")).values(scan=bindparam("new_scan"))
 _ABANDON = (
     update(recipients)
     .where(recipients.c.message_id == bindparam("of"), recipients.c.lease != "", recipients.c.lease != bindparam("run"))
     .values(lease="", uncertain=True, attempts=recipients.c.attempts + 1)
 )
-_EXPIRE = (
-    update(recipients)
-    .where(recipients.c.message_id == bindparam("of"), recipients.c.number == bindparam("which"))
-    .values(state=FAILED, reply=bindparam("new_reply"))
-)
 
+
+_LEAST_HORIZON = 60.0  # seconds: what failed for a reason of ours is put off for so long
 
 Those = Mapping[str, Collection[int] | None]  # of these messages these recipients, or all (None)
 
@@ -87,13 +87,32 @@ class Verdicts:
     scan: str = ""
 
 
-def due(connection: Connection, now: float, most: int, shunned: Collection[str], *, scan: bool = False) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is due at `now`: what was put off until then, or past the `horizon`. Nothing is put off for so long, so that
+    was done while the clock was ahead, and it would wait for as long as it was.
+    """
+
+    now: float
+    horizon: float
+
+    @staticmethod
+    def at(now: float, config: SpoolConfig) -> Due:
+        """With a horizon twice as far off as any attempt."""
+        return Due(now, now + 2 * (config.retry_max + _LEAST_HORIZON))
+
+    def __call__(self, next_attempt: Any) -> Any:
+        """The condition on a time, or on a column."""
+        return (next_attempt <= self.now) | (next_attempt > self.horizon)
+
+
+def due(connection: Connection, when: Due, most: int, shunned: Collection[str], *, scan: bool = False) -> list[str]:
     """The ids of up to `most` messages with somebody due, oldest received first, but none of the `shunned`.
 
     With `scan` the index of the queue is not used: for a file in which it is damaged.
     """
     order = (recipients.c.received, recipients.c.message_id)
-    wanted = (_waiting(scan=scan), recipients.c.lease == "", recipients.c.next_attempt <= now)
+    wanted = (_waiting(scan=scan), recipients.c.lease == "", when(recipients.c.next_attempt))
     query = select(recipients.c.message_id).where(*wanted).group_by(*order).order_by(*order)
     ids = connection.scalars(query.limit(most + len(shunned)))
     return [gate_id for gate_id in ids if gate_id not in shunned][:most]
@@ -105,16 +124,17 @@ def _waiting(state: str = PENDING, *, scan: bool) -> ColumnElement[bool]:
     return recipients.c.state == state
 
 
-def awaiting(connection: Connection, now: float, before: float, most: int) -> list[str]:
+def awaiting(connection: Connection, when: Due, before: float, most: int) -> list[str]:
     """The ids of up to `most` messages received before `before` with somebody held until they can be scored."""
     order = (recipients.c.received, recipients.c.message_id)
     held = (recipients.c.state == HELD, recipients.c.lease == "", recipients.c.reply == AWAITS_SCORE)
-    when = (recipients.c.received < before, recipients.c.next_attempt <= now)
-    query = select(recipients.c.message_id).where(*held, *when).group_by(*order).order_by(*order).limit(most)
+    received = or_(recipients.c.received < before, recipients.c.received > when.now)
+    wanted = (*held, received, when(recipients.c.next_attempt))
+    query = select(recipients.c.message_id).where(*wanted).group_by(*order).order_by(*order).limit(most)
     return list(connection.scalars(query))
 
 
-def claim(connection: Connection, run: str, those: Those, now: float, *, held: bool = False) -> list[Claimed]:
+def claim(connection: Connection, run: str, those: Those, when: Due, *, held: bool = False) -> list[Claimed]:
     """Lease those that are due, in this order; or those that are held until they can be scored."""
     ids = list(those)
     heads = {row.id: row for row in connection.execute(select(messages).where(messages.c.id.in_(ids)))}
@@ -123,11 +143,11 @@ def claim(connection: Connection, run: str, those: Those, now: float, *, held: b
     for row in connection.execute(select(recipients).where(recipients.c.message_id.in_(ids))):
         numbers = those[row.message_id]
         wanted = numbers is None or row.number in numbers
-        if wanted and not row.lease and (_awaits_score(row) if held else _due(row, heads[row.message_id].scan, now)):
+        if wanted and not row.lease and (_awaits_score(row) if held else _due(row, heads[row.message_id].scan, when)):
             people[row.message_id].append(row)
     keys = [{"of": row.message_id, "which": row.number} for rows in people.values() for row in rows]
     if keys:
-        connection.execute(_LEASE, [key | {"run": run, "now": now} for key in keys])
+        connection.execute(_LEASE, [key | {"run": run, "now": when.now} for key in keys])
     return [_claimed(heads[gate_id], rows, held=held) for gate_id, rows in people.items() if rows]
 
 
@@ -135,8 +155,8 @@ def _awaits_score(row: Any) -> bool:
     return bool(row.state == HELD and row.reply == AWAITS_SCORE)
 
 
-def _due(row: Any, scan: str, now: float) -> bool:
-    return bool(row.state == PENDING and (row.next_attempt <= now or scan.startswith("unscored:")))
+def _due(row: Any, scan: str, when: Due) -> bool:
+    return bool(row.state == PENDING and (when(row.next_attempt) or scan.startswith("unscored:")))
 
 
 def _claimed(head: Any, rows: list[Any], *, held: bool) -> Claimed:
@@ -151,6 +171,7 @@ def _claimed(head: Any, rows: list[Any], *, held: bool) -> Claimed:
         ),
         numbers=tuple(row.number for row in rows),
         attempts=tuple(row.attempts for row in rows),
+        since=tuple(float(row.since) for row in rows),
         received=head.received,
         alone=any(row.alone for row in rows),
         facts=Facts(head.exim_id, head.message_id, head.client, head.scan),
@@ -195,9 +216,22 @@ def settle(connection: Connection, run: str, verdicts: Sequence[Verdicts], *, ke
 
 
 def set_aside(connection: Connection, gate_id: str, reason: str) -> None:
-    """Take a message that can not be read out of the queue, with the reason; what is settled stays so."""
+    """Take a message that can not be read out of the queue, with the reason; what is settled stays so. One that is not
+    even there gets a row, so that it can be seen and dropped.
+    """
+    row = connection.execute(
+        select(recipients.c.received).where(recipients.c.message_id == gate_id, ~_has_head).limit(1)
+    )
+    for (received,) in row.all():
+        storing.insert_lost(connection, gate_id, received)
     waiting = (recipients.c.message_id == gate_id, unindexed(recipients.c.state).in_((PENDING, HELD, FAILED)))
     connection.execute(update(recipients).where(*waiting).values(state=CORRUPT, lease="", reply=text(reason)))
+
+
+def orphans(connection: Connection) -> list[str]:
+    """The ids of messages of which there are only recipients."""
+    living = unindexed(recipients.c.state).in_(LIVE)
+    return list(connection.scalars(select(recipients.c.message_id).where(living, ~_has_head).distinct()))
 
 
 def abandoned(connection: Connection, run: str, *, scan: bool = False) -> list[str]:
@@ -210,27 +244,3 @@ def abandoned(connection: Connection, run: str, *, scan: bool = False) -> list[s
 def abandon(connection: Connection, run: str, ids: Sequence[str]) -> None:
     """End the leases of other runs, which are gone, on these messages: what they held may have been delivered."""
     connection.execute(_ABANDON, [{"of": gate_id, "run": run} for gate_id in ids])
-
-
-def expire(connection: Connection, now: float, lifetime: float, most: int) -> list[str]:
-    """Let up to `most` pending recipients fail that have waited for longer than `lifetime` seconds; content and all
-    stay for the operator. The ids of their messages, one for each recipient.
-    """
-    old = select(recipients.c.message_id, recipients.c.number, recipients.c.reply).where(
-        recipients.c.state == PENDING,
-        recipients.c.lease == "",
-        recipients.c.received <= now - lifetime,  # lets the index find them; `since` is never earlier
-        recipients.c.since <= now - lifetime,
-    )
-    rows = connection.execute(old.limit(most)).all()
-    if rows:
-        # RFC 3463 §3.5: X.4.7, delivery time expired
-        over = f"4.4.7 not delivered within spool.lifetime ({said_seconds(lifetime)})"
-        connection.execute(
-            _EXPIRE,
-            [
-                {"of": row.message_id, "which": row.number, "new_reply": text(f"{over}; last: {row.reply}")}
-                for row in rows
-            ],
-        )
-    return [row.message_id for row in rows]

@@ -14,12 +14,16 @@ from sqlalchemy import ColumnElement, Connection, and_, distinct, exists, false,
 
 from mailgate.core import addresses
 from mailgate.core.envelope import address_text
+from mailgate.core.spam import AWAITS_SCORE
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.query import shown
-from mailgate.edge.spool.schema import CORRUPT, PENDING, UNCERTAIN, messages, recipients, unindexed
+from mailgate.edge.spool.schema import CORRUPT, HELD, PENDING, UNCERTAIN, messages, recipients, unindexed
 
+_NAMES = (messages.c.exim_id, messages.c.message_id)
+_other = messages.alias()
 PAGE = 200  # messages read or changed at a time
 MOST_IDS = 1000  # in one statement
+HELD_FOR_SCORE = "held for a score"  # those of the held that go on by themselves, for `Selection.states`
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +108,8 @@ def _resolved(connection: Connection, text: str, most: int) -> list[str]:
     if connection.scalar(select(messages.c.id).where(messages.c.id == gate_id)):
         return [gate_id]
     fits = or_(
-        like(messages.c.id, f"{gate_id}*"),
-        like(messages.c.id, f"*{gate_id}"),
+        messages.c.id.startswith(gate_id, autoescape=True),
+        messages.c.id.endswith(gate_id, autoescape=True),
         messages.c.exim_id == text,
         messages.c.message_id.in_((text, f"<{text}>")),
     )
@@ -145,8 +149,7 @@ def of_message(selection: Selection) -> ColumnElement[bool]:
     """The condition on `messages`."""
     wanted: list[ColumnElement[bool]] = [true()]
     if selection.ids:
-        ids = selection.ids
-        wanted.append(or_(messages.c.id.in_(ids), messages.c.exim_id.in_(ids), messages.c.message_id.in_(ids)))
+        wanted.append(or_(messages.c.id.in_(selection.ids), *(_called(name, selection.ids) for name in _NAMES)))
     if selection.sender is not None:
         wanted.append(like(messages.c.sender_text, selection.sender))
     if selection.before is not None:
@@ -154,6 +157,11 @@ def of_message(selection: Selection) -> ColumnElement[bool]:
     if selection.after is not None:
         wanted.append(messages.c.received >= selection.after)
     return and_(*wanted)
+
+
+def _called(name: ColumnElement[str], ids: tuple[str, ...]) -> ColumnElement[bool]:
+    # A sender chooses his Message-ID: it may be another message's gate id, and is then no name.
+    return and_(name.in_(ids), ~exists().where(_other.c.id == name))
 
 
 def of_recipient(selection: Selection) -> ColumnElement[bool]:
@@ -169,6 +177,8 @@ def of_recipient(selection: Selection) -> ColumnElement[bool]:
 
 def _in_state(state: str) -> ColumnElement[bool]:
     column = unindexed(recipients.c.state)
+    if state == HELD_FOR_SCORE:
+        return and_(column == HELD, recipients.c.reply == AWAITS_SCORE)
     if state in {PENDING, UNCERTAIN}:
         return and_(column == PENDING, recipients.c.uncertain.is_(state == UNCERTAIN))
     return column == state

@@ -29,9 +29,12 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def create(path: Path, mode: int = MODE) -> int:
-    """Open a file for writing, made if it is missing, owned as the directory's other files are."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
+def create(path: Path, mode: int = MODE, *, new: bool = False) -> int:
+    """Open a file for writing, made if it is missing (or `new`: if it is there, an error), owned as the directory's
+    other files are. A link is never followed: whoever owns the directory must not have root's verbs write elsewhere.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(path, flags | os.O_EXCL if new else flags, mode)
     if os.geteuid() == 0:
         # A verb run by root must not leave a file behind that the daemon's user can not open.
         owner = path.parent.stat()
@@ -54,15 +57,21 @@ class Lock:
     def __init__(self, path: Path, patience: float) -> None:
         """Take it. Raises SpoolBusy if another process has it and keeps it for longer than `patience` seconds."""
         self._handle = create(beside(path, ".lock"))
-        until = time.monotonic() + patience
+        try:
+            self._take(path, time.monotonic() + patience)
+        except BaseException:
+            self.release()  # what stays open would keep it locked, from ourselves too
+            raise
+        with contextlib.suppress(OSError):  # the disk may be full; it is only what others are told
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+
+    def _take(self, path: Path, until: float) -> None:
         while not self._taken():
             if time.monotonic() > until:
                 holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
-                os.close(self._handle)
                 raise SpoolBusy(f"{path}: the spool is in use by process {holder or 'unknown'}")
             time.sleep(0.02)
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
 
     def _taken(self) -> bool:
         try:
@@ -125,7 +134,10 @@ class Ballast:
     @property
     def owed(self) -> int:
         """Octets that are missing from the reserve."""
-        return 0 if self._path.exists() else BALLAST
+        try:
+            return 0 if self._path.lstat().st_size >= BALLAST else BALLAST
+        except OSError:
+            return BALLAST
 
     def give_up(self) -> bool:
         """Free the space. False if there was none to free."""
@@ -141,14 +153,15 @@ class Ballast:
             return True
         if refusal(config, room(self._path), 0, BALLAST):
             return False
-        handle = create(self._path)
         try:
-            os.posix_fallocate(handle, 0, BALLAST)
+            handle = create(self._path)
+            try:
+                os.posix_fallocate(handle, 0, BALLAST)
+            finally:
+                os.close(handle)
         except OSError:
             self.give_up()
             return False
-        finally:
-            os.close(handle)
         return True
 
 

@@ -3,8 +3,8 @@
 Promises: what `store` has returned from is synced to disk; what it raised for is not kept. No call blocks the event
 loop: writes happen in the writer's thread, reads in a few others, each with a deadline. A spool that can not be
 opened stops nothing: `open` raises and may be called again, everything else raises SpoolError until then.
-Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.expired` (its lifetime was over),
-`spool.trouble` (a write without a caller failed), `records.failed` (a verdict's record could not be kept or found).
+Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.trouble` (a write without a caller failed),
+`records.failed` (a verdict's record could not be kept or found).
 Telemetry is called from the writer's thread too.
 """
 
@@ -30,7 +30,7 @@ from mailgate.edge.spool.database import Database, reusable
 from mailgate.edge.spool.errors import SpoolDamaged, translating
 from mailgate.edge.spool.history import History
 from mailgate.edge.spool.housekeeping import Tended, tend
-from mailgate.edge.spool.leases import Those, Verdicts
+from mailgate.edge.spool.leases import Due, Those, Verdicts
 from mailgate.edge.spool.ledger import Ledger
 from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
@@ -198,23 +198,22 @@ class Store:
     async def claim_those(self, now: float, those: Those) -> list[Claimed]:
         """Lease those of these that are due, and nothing else."""
         work = self._spool.work
-        wanted = {gate_id: numbers for gate_id, numbers in those.items() if gate_id not in work.shunned}
         try:
-            return await self._write(work.claim, (now, wanted))
+            return await self._write(work.claim, (now, those))
         except SpoolDamaged:
-            return await self._claim_one_by_one(work.claim, now, wanted)
+            return await self._claim_one_by_one(work.claim, now, those)
 
     async def _due(self, now: float, most: int) -> list[str]:
-        shunned = frozenset(self._spool.work.shunned)
+        shunned, when = frozenset(self._spool.work.shunned), Due.at(now, self.config)
         try:
-            return await self._read(lambda c: leases.due(c, now, most, shunned), "claiming")
+            return await self._read(lambda c: leases.due(c, when, most, shunned), "claiming")
         except SpoolDamaged:
-            return await self._read(lambda c: leases.due(c, now, most, shunned, scan=True), "claiming")
+            return await self._read(lambda c: leases.due(c, when, most, shunned, scan=True), "claiming")
 
     async def claim_awaiting(self, now: float, before: float, most: int) -> list[Claimed]:
         """Lease what is held until it can be scored: see `mailgate.ports.Spool.claim_awaiting`."""
-        work = self._spool.work
-        found = await self._read(lambda c: leases.awaiting(c, now, before, most), "looking for what awaits a score")
+        work, when = self._spool.work, Due.at(now, self.config)
+        found = await self._read(lambda c: leases.awaiting(c, when, before, most), "looking for what awaits a score")
         those: Those = dict.fromkeys(gate_id for gate_id in found if gate_id not in work.shunned)
         if not those:
             return []

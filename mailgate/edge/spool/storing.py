@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from mailgate.core.envelope import Envelope, address_octets, printable
-from mailgate.core.message import PIECE, Message, in_pieces
+from mailgate.core.message import PIECE, Message, in_pieces, message
 from mailgate.edge.spool.schema import DELIVERED, DROPPED, bodies, messages, recipients
 from mailgate.ports import Facts, Parked
 
@@ -81,6 +81,12 @@ def insert_messages(connection: Connection, deposits: Sequence[Deposit]) -> None
     if small:
         connection.execute(_INSERT_BODY, small)
     connection.execute(_INSERT_RECIPIENT, people)
+
+
+def insert_lost(connection: Connection, gate_id: str, received: float) -> None:
+    """Put a row where the message of some recipients is lost. Its digest is none: it is never taken for whole."""
+    deposit = Deposit(gate_id, Envelope("", ()), message(()), (), Facts(), received, 0)
+    connection.execute(_INSERT_MESSAGE, [_message_row(deposit, b"", 0)])
 
 
 def _insert_pieces(connection: Connection, deposit: Deposit) -> tuple[bytes, int]:

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ def verify(database: Database, progress: Progress | None = None) -> Iterator[Fin
     for row in _structure(database):
         if row != "ok":
             yield Finding("", row, "")
+    for gate_id in database.read(leases.orphans, "looking for orphans"):
+        yield database.write(partial(_lost, gate_id=gate_id))
     living = exists().where(recipients.c.message_id == messages.c.id, unindexed(recipients.c.state).in_(LIVE))
     query = select(messages.c.id).where(living).order_by(messages.c.received)
     ids = database.read(lambda c: list(c.scalars(query)), "choosing")
@@ -119,34 +122,42 @@ def _verified(database: Database, gate_id: str) -> Finding | None:
     try:
         for _ in content.octets(database, gate_id):
             pass
-    except SpoolError as error:
+    except SpoolDamaged as error:
         problem = str(error)
+    except SpoolError as error:  # the disk or another process is in the way, and the message may be well
+        return Finding(gate_id, f"not checked: {error}", "")
     try:
-        aside = database.read(lambda c: CORRUPT in _states(c, gate_id))
+        aside = database.read(lambda c: any(state == CORRUPT for state, _ in _living(c, gate_id)))
         if not problem and not aside:
             return None
         return database.write(lambda c: _judged(c, gate_id, problem))
     except SpoolError as error:
-        return Finding(gate_id, f"{problem or 'not checked'}; nothing could be written about it: {error}", "")
+        return Finding(gate_id, f"{problem or 'is whole'}; nothing could be written about it: {error}", "")
 
 
-def _states(connection: Connection, gate_id: str) -> dict[str, str]:
-    """The living states of a message's recipients, with the leases under them."""
+def _living(connection: Connection, gate_id: str) -> list[tuple[str, str]]:
+    """The living states of a message's recipients, each with the lease under it."""
     query = select(recipients.c.state, recipients.c.lease).where(recipients.c.message_id == gate_id)
-    return {row.state: row.lease for row in connection.execute(query) if row.state in LIVE}
+    return [(row.state, row.lease) for row in connection.execute(query) if row.state in LIVE]
 
 
 def _judged(connection: Connection, gate_id: str, problem: str) -> Finding | None:
-    states = _states(connection, gate_id)
-    if not states:
+    living = _living(connection, gate_id)
+    if not living:
         return None  # settled or dropped while it was read
     if not problem:
         connection.execute(_RESTORE, {"of": gate_id})
         return _said(connection, Finding(gate_id, "had been set aside, but its content is what was stored", "restored"))
-    if states.keys() == {CORRUPT} or any(states.values()):
-        return Finding(gate_id, problem, "")  # nothing new, or a replay is at it and finds the same
+    if any(lease for _, lease in living) or all(state == CORRUPT for state, _ in living):
+        return Finding(gate_id, problem, "")  # a replay is at it and finds the same, or nothing new
     leases.set_aside(connection, gate_id, problem)
     return _said(connection, Finding(gate_id, problem, "set aside"))
+
+
+def _lost(connection: Connection, gate_id: str) -> Finding:
+    finding = Finding(gate_id, "the message is lost, only its recipients are here", "set aside")
+    leases.set_aside(connection, gate_id, finding.problem)
+    return _said(connection, finding)
 
 
 def _said(connection: Connection, finding: Finding) -> Finding:
@@ -166,7 +177,7 @@ def backup(database: Database, target: Path, progress: Progress | None = None) -
     try:
         with translating(f"writing {target}"):
             part.unlink(missing_ok=True)
-            os.close(place.create(part, 0o600))
+            os.close(place.create(part, 0o600, new=True))
             _copy(database, part, progress)
             _sync(part)
             part.replace(target)

@@ -7,7 +7,7 @@ touched but reported `busy`; one whose content is damaged can only be dropped, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,12 @@ class _Rule:
     """What a verb makes of a state that is written: the new one, None if it is not for that."""
 
     verb: str
-    of: Callable[[str], str | None]
+    becomes: Mapping[str, str]
+
+    def of(self, row: Any) -> str | None:
+        """For this recipient. One that is held only until it can be scored goes on by itself, so it can be held."""
+        waits = row.state == HELD and row.reply == AWAITS_SCORE
+        return HELD if waits and self.verb == "hold" else self.becomes.get(row.state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,9 @@ class Change:
 def hold(
     database: Database, selection: Selection, now: float, *, dry: bool = False, reason: str = ""
 ) -> Iterator[Change]:
-    """Keep pending and failed recipients until they are released."""
+    """Keep pending and failed recipients until they are released, and those that are held until they can be scored."""
     rules = {PENDING: HELD, FAILED: HELD}
-    return _run(database, selection, now, _Rule("hold", rules.get), dry=dry, reason=reason)
+    return _run(database, selection, now, _Rule("hold", rules), dry=dry, reason=reason)
 
 
 def release(
@@ -77,7 +82,7 @@ def release(
 ) -> Iterator[Change]:
     """Make held, failed and waiting recipients due now; their lifetime begins anew."""
     rules = {PENDING: PENDING, HELD: PENDING, FAILED: PENDING}
-    return _run(database, selection, now, _Rule("release", rules.get), dry=dry, reason=reason)
+    return _run(database, selection, now, _Rule("release", rules), dry=dry, reason=reason)
 
 
 def replay(
@@ -85,7 +90,7 @@ def replay(
 ) -> Iterator[Change]:
     """Make pending recipients due now, and failed ones if they are named by id or state."""
     rules = {PENDING: PENDING} | ({FAILED: PENDING} if selection.names(FAILED) else {})
-    return _run(database, selection, now, _Rule("replay", rules.get), dry=dry, reason=reason)
+    return _run(database, selection, now, _Rule("replay", rules), dry=dry, reason=reason)
 
 
 def drop(
@@ -93,7 +98,7 @@ def drop(
 ) -> Iterator[Change]:
     """Give recipients up for good; the content goes with the last one of a message."""
     rules = dict.fromkeys(LIVE, DROPPED)
-    return _run(database, selection, now, _Rule("drop", rules.get), dry=dry, reason=reason)
+    return _run(database, selection, now, _Rule("drop", rules), dry=dry, reason=reason)
 
 
 def _run(
@@ -165,7 +170,7 @@ class _Act:
         )
         planned = []
         for row in connection.execute(query):
-            after = self.rule.of(row.state)
+            after = self.rule.of(row)
             refused = "busy" if row.lease else "corrupt" if row.state == CORRUPT and after is None else ""
             if after is None and not refused:
                 continue
@@ -176,7 +181,7 @@ class _Act:
         return planned
 
     def _row(self, row: Any) -> dict[str, Any]:
-        after = self.rule.of(row.state)
+        after = self.rule.of(row)
         revived = after == PENDING
         return {
             "of": row.message_id,

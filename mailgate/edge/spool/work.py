@@ -29,7 +29,7 @@ class Work:
     """The operations, by what they take:
 
     `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
-    Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `expire` now · `purge` the time before which
+    Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `purge` the time before which
     settled messages are forgotten · `forget` (the same for the ledger, how many) · `chronicle` a Packed part of the
     history · `fade` (the time before which that is forgotten, the octets that it may have) · `keep` a Kept (a verdict's
     record) · `trim` now (the records) · `shrink` and `touch` (write something of no meaning) None.
@@ -44,6 +44,7 @@ class Work:
         self._spooled_at_most: int | None = None  # other processes only take away
         self._kept_at_most: int | None = None  # octets of records
         self.shunned: set[str] = set()
+        self._given_up: set[str] = set()
         self.store = Operation("storing", self._store, self._unstore, vital=False)
         self.claim = Operation("claiming", self._claim, self._unclaim)
         self.claim_held = Operation("claiming held ones", self._claim_held, self._unclaim)
@@ -51,7 +52,6 @@ class Work:
         self.settle_only = Operation("settling without removing", self._settle_only)
         self.note = Operation("writing the ledger", self._note, vital=False)
         self.set_aside = Operation("setting aside", self._set_aside)
-        self.expire = Operation("expiring", self._expire)
         self.purge = Operation("purging", self._purge)
         self.forget = Operation("forgetting old entries of the ledger", self._forget)
         self.chronicle = Operation("writing the history", self._chronicle, self._unchronicle, vital=False)
@@ -86,7 +86,7 @@ class Work:
         sure = self._spooled_at_most is None
         spooled = storing.spooled(connection) if self._spooled_at_most is None else self._spooled_at_most
         owed = self._ballast.owed
-        inside = 0
+        inside = reusable(connection) if sure else 0
         answers: list[SpoolError | None] = []
         taken: list[Deposit] = []
         more = 0
@@ -103,6 +103,10 @@ class Work:
         return answers, taken
 
     def _unstore(self, connection: Connection, deposit: Deposit, _: None) -> None:
+        # Its sender was told that it is not here. Undoing may fail: then it is not even looked at until it is gone.
+        if deposit.gate_id in self._given_up:
+            self.shunned.add(deposit.gate_id)
+        self._given_up.add(deposit.gate_id)
         storing.remove_messages(connection, [deposit.gate_id])
         if deposit.outage:
             unscored.withdrawn(connection, deposit.gate_id)
@@ -123,12 +127,24 @@ class Work:
         return SpoolFull(words) if words else None
 
     def _claim(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
-        with believing("claiming"):
-            return [leases.claim(connection, self._database.run, those, now) for now, those in calls]
+        return self._claimed(connection, calls, held=False)
 
     def _claim_held(self, connection: Connection, calls: Sequence[tuple[float, Those]]) -> Sequence[list[Claimed]]:
-        with believing("claiming held ones"):
-            return [leases.claim(connection, self._database.run, those, now, held=True) for now, those in calls]
+        return self._claimed(connection, calls, held=True)
+
+    def _claimed(
+        self, connection: Connection, calls: Sequence[tuple[float, Those]], *, held: bool
+    ) -> Sequence[list[Claimed]]:
+        # Asked here, where nobody can turn it meanwhile: whoever claims may not have heard of it yet.
+        if not control.may_replay(connection, self._database.owner_mark, calls[0][0]):
+            return [[] for _ in calls]
+        run, config, claims = self._database.run, self._config(), []
+        shunned = self.shunned | self._given_up
+        with believing("claiming"):
+            for now, asked in calls:
+                those = {gate_id: numbers for gate_id, numbers in asked.items() if gate_id not in shunned}
+                claims.append(leases.claim(connection, run, those, leases.Due.at(now, config), held=held))
+        return claims
 
     def _unclaim(self, connection: Connection, _: object, claimed: list[Claimed]) -> None:
         leases.unclaim(connection, self._database.run, claimed)
@@ -147,9 +163,6 @@ class Work:
         for gate_id, reason in those:
             leases.set_aside(connection, gate_id, reason)
         return [None] * len(those)
-
-    def _expire(self, connection: Connection, times: Sequence[float]) -> Sequence[list[str]]:
-        return [leases.expire(connection, now, self._config().lifetime, BATCH) for now in times]
 
     def _purge(self, connection: Connection, times: Sequence[float]) -> Sequence[int]:
         return [self._purged(connection, before) for before in times]

@@ -100,6 +100,8 @@ class Writer:
         try:
             result: R = await job.future
         except asyncio.CancelledError:
+            if not job.future.cancelled() and job.future.exception() is None:
+                self._resolve([(job, job.future.result())])  # the answer has come, and nobody hears it
             self._withdraw(job)
             raise
         finally:

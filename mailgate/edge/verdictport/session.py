@@ -134,7 +134,7 @@ class Session:
                 break
         asked = replace(asked, envelope=unwrapper.envelope)
         too_large = Reply(552, "5.3.4", f"message larger than {most} octets")
-        return asked, message(pieces) if size <= most else too_large
+        return asked, message(pieces, unwrapper.ends.bare_cr) if size <= most else too_large
 
     async def _some(self, most: int) -> bytes:
         """What comes next of the copy, at most so many octets."""
