@@ -19,7 +19,7 @@ test: venv parts
 	$(MAKE) --no-print-directory check
 
 check: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 4 --dist loadfile
 
 lint:
 	$(BIN)/ruff check .

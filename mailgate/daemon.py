@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import uvloop
@@ -26,15 +26,18 @@ from mailgate import config as configuration
 from mailgate import ports
 from mailgate.blocking import Blocking
 from mailgate.config import Config, ConfigError
+from mailgate.core.pulse import Pulse
 from mailgate.edge import systemd
-from mailgate.edge.http import Answer, HttpServer, as_json
+from mailgate.edge.http import HttpServer
 from mailgate.edge.listener import Listener
 from mailgate.edge.log import Bridge, EventLog
 from mailgate.edge.mailman import Mailman
-from mailgate.edge.networks import Networks, samples, sources_of, status
+from mailgate.edge.mailmanwatch import MailmanWatch
+from mailgate.edge.networks import Networks, sources_of
 from mailgate.edge.spool import Store
-from mailgate.edge.telemetry import Sample, Telemetry
+from mailgate.edge.telemetry import Telemetry
 from mailgate.edge.verdictport import VerdictPort
+from mailgate.pages import Pages
 from mailgate.ports import Scorer, SpoolError, Valve
 from mailgate.relay import Relay, new_gate_id
 from mailgate.replay import Replay
@@ -42,14 +45,12 @@ from mailgate.scanner import Scorers
 from mailgate.verdict import VerdictDoor
 
 _BEAT = 0.25  # seconds between two looks at the loop's lag
-_STUCK = 10.0  # seconds without a beat after which /healthz says no
+_NOTE = 5.0  # seconds between two looks at the counters, for their rates
 _CONTROL = 1.0  # seconds until what an operator did in another process is noticed
 _HOUSEKEEPING = 10.0
 _DRAIN_GRACE = 5.0  # seconds past relay.budget
 _SWITCH = 0.0005  # seconds until the spool's thread may have the interpreter: each commit of it lets many go on
 _GARBAGE = (20_000, 20, 50)  # a message leaves hardly any cycles behind; looking for them at each one costs more
-# The states of what is still there; delivered and dropped ones are history.
-_IN_SPOOL = ("pending", "uncertain", "held", "failed", "corrupt")
 
 
 class StartError(Exception):
@@ -67,7 +68,8 @@ class Daemon:
     def __init__(self, config: Config, file: Path) -> None:
         self._file = file
         self._config = config
-        self._log = EventLog(config.log.format, config.log.level, journal=systemd.under_journald())
+        log = config.log
+        self._log = EventLog(log.format, log.level, journal=systemd.under_journald(), redact=log.redact)
         self._telemetry = Telemetry(self._log)
         self._valve = Valve()
         self._upstream = Mailman(config.mailman, config.hostname, self._telemetry)
@@ -88,14 +90,26 @@ class Daemon:
         self._networks = Networks(sources_of(config), config.networks_table, self._telemetry)
         self._relay.blocking = self._verdict.blocking = Blocking(self._networks, self._telemetry)
         self._replay = Replay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
-        self._upstream.on_change = self._scorers.on_change = self._replay.look
+        self._watch = MailmanWatch(config.mailman, self._valve, self._telemetry)
+        self._upstream.on_change = self._scorers.on_change = self._watch.on_change = self._replay.look
+        self._pulse = Pulse(_BEAT, time.monotonic())
+        self._pages = Pages(
+            config=config,
+            telemetry=self._telemetry,
+            upstream=self._upstream,
+            watch=self._watch,
+            spool=self._spool,
+            scorers=self._scorers,
+            networks=self._networks,
+            blocking=self._relay.blocking,
+            verdict=self._verdict,
+            valve=self._valve,
+            pulse=self._pulse,
+        )
         self._stop = asyncio.Event()
         self._listener: Listener | None = None
         self._port: VerdictPort | None = None
-        self._spool_trouble = ""
         self._reserve = True  # whether the spool has its space for a full disk
-        self._beaten = time.monotonic()
-        self._lag = 0.0
 
     async def run(self) -> None:
         """Start, serve until SIGTERM or SIGINT, drain, end."""
@@ -107,7 +121,10 @@ class Daemon:
             await self._networks.open()
             self._listener = Listener(self._config, self._relay.handle, self._relay.turn_away, self._telemetry)
             self._port = VerdictPort(self._config, self._verdict.judge, self._verdict.turn_away, self._telemetry)
-            self._telemetry.at_scrape(self._samples)
+            self._pages.doors = {"relay": self._listener}
+            if self._config.verdict.listen:
+                self._pages.doors["verdict"] = self._port
+            self._telemetry.at_scrape(self._pages.samples)
             http = self._serve_http()
             self._catch_signals()  # before anybody can see us listen, and end us
             await self._listen()
@@ -139,17 +156,15 @@ class Daemon:
         try:
             await self._spool.open()
             await self._control()
-            self._spool_trouble = ""
+            self._pages.spool_trouble = ""
         except SpoolError as error:
-            if str(error) != self._spool_trouble:
+            if str(error) != self._pages.spool_trouble:
                 self._telemetry.event("spool.failed", {"cause": str(error)}, level="error")
-            self._spool_trouble = str(error)
+            self._pages.spool_trouble = str(error)
 
     def _serve_http(self) -> HttpServer:
-        pages = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
-        pages |= {"/limits": self._limits, "/networks": self._listed}
         try:
-            return HttpServer(self._config.http.listen, pages, self._telemetry)
+            return HttpServer(self._config.http.listen, self._pages.served(), self._telemetry)
         except OSError as error:
             raise StartError(str(error.strerror or error)) from error
 
@@ -176,6 +191,7 @@ class Daemon:
             asyncio.create_task(self._keep(name, task))
             for name, task in (
                 ("upstream", self._upstream.watch),
+                ("mailman", self._watch.watch),
                 ("scorers", self._scorers.watch),
                 ("networks", self._networks.watch),
                 ("control", self._watch_control),
@@ -224,12 +240,13 @@ class Daemon:
             self._telemetry.event("config.refused", {"problems": error.problems}, level="error")
             return
         new, fixed = configuration.with_fixed(new, self._config)
-        self._config = self._relay.config = self._replay.config = self._verdict.config = new
-        self._upstream.config, self._spool.config, self._spool.history.config = new.mailman, new.spool, new.history
+        self._config = self._relay.config = self._replay.config = self._verdict.config = self._pages.config = new
+        self._upstream.config, self._watch.config = new.mailman, new.mailman
+        self._spool.config, self._spool.history.config = new.spool, new.history
         self._networks.sources = sources_of(new)
         self._networks.reload()
         self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
-        self._log.level, self._log.form = new.log.level, new.log.format
+        self._log.level, self._log.form, self._log.redact = new.log.level, new.log.format, new.log.redact
         for door in (self._port, self._listener):
             if door:
                 door.config = new
@@ -274,66 +291,17 @@ class Daemon:
     async def _measure(self) -> None:
         loop = asyncio.get_running_loop()
         watchdog = systemd.watchdog_interval()
-        told = 0.0
+        told = noted = 0.0
         while True:
             due = loop.time() + _BEAT
             await asyncio.sleep(_BEAT)
-            self._lag = max(loop.time() - due, 0.0)
-            self._beaten = time.monotonic()
-            self._telemetry.gauge("loop_lag_seconds", self._lag)
+            self._pulse.beat(time.monotonic(), max(loop.time() - due, 0.0))
+            if loop.time() - noted >= _NOTE:
+                self._pages.note()
+                noted = loop.time()
             if watchdog and loop.time() - told >= min(watchdog, 10.0):
                 systemd.notify("WATCHDOG=1")
                 told = loop.time()
-
-    # what is served to Prometheus and to load balancers, from threads of the HTTP server
-
-    def _metrics(self) -> Answer:
-        return 200, "text/plain; version=0.0.4; charset=utf-8", self._telemetry.exposition()
-
-    def _healthz(self) -> Answer:
-        alive = (silent := time.monotonic() - self._beaten) < _STUCK
-        tree = {"alive": alive, "loop_lag_seconds": round(self._lag, 4), "last_beat_seconds": round(silent, 2)}
-        return as_json(200 if alive else 503, tree)
-
-    def _readyz(self) -> Answer:
-        spool = self._spool_trouble or self._spool.trouble
-        feeding = self._upstream.up and not self._valve.paused
-        listening = self._listener is not None and self._listener.listening
-        ready = listening and (feeding or not spool)
-        tree = {
-            "ready": ready,
-            "listening": listening,
-            "mailman": "up" if self._upstream.up else f"down: {self._upstream.reason}",
-            "scorers": self._scorers.states,
-            "spool": spool or "ok",
-            "paused": self._valve.paused,
-            "foreign": self._valve.foreign,
-        }
-        return as_json(200 if ready else 503, tree)
-
-    def _limits(self) -> Answer:
-        return as_json(200, {"offenders": self._verdict.offenders()})
-
-    def _listed(self) -> Answer:
-        return as_json(200, status(self._networks.table, self._config.networks.policy, self._relay.blocking.hits))
-
-    def _samples(self) -> Iterator[Sample]:
-        alive = {"mailman": self._upstream.up} | self._scorers.states
-        up = tuple(({"upstream": name}, float(lives)) for name, lives in alive.items())
-        yield "upstream_up", "1 if the upstream was reached last", up
-        down = tuple(({"upstream": name}, float(not lives)) for name, lives in alive.items())
-        yield "breaker_open", "1 while the upstream is left alone but for probes", down
-        yield "paused", "1 while an operator has paused deliveries", (({}, float(bool(self._valve.paused))),)
-        yield from samples(self._networks.table, time.time())
-        try:
-            counts = self._spool.counts()
-        except SpoolError:
-            return  # /readyz and the log say why; a gauge that can't be known is absent, not zero
-        states = tuple(({"state": state}, float(counts.messages[state])) for state in _IN_SPOOL)
-        yield "spool_messages", "Messages in the spool with a recipient in this state", states
-        yield "spool_bytes", "Octets of the messages in the spool", (({}, float(counts.octets)),)
-        age = abs(time.time() - (counts.oldest or time.time()))  # to be from the future is as bad: see the clock
-        yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", (({}, age),)
 
 
 def scorers_of(config: Config, telemetry: ports.Telemetry) -> Scorers:

@@ -117,14 +117,22 @@ class Settlement:
 
 @dataclass(slots=True)
 class Valve:
-    """What operators and the spool say about feeding Mailman; the relay and the replay obey it.
+    """What operators, the spool and Mailman itself say about feeding Mailman; the relay and the replay obey it.
 
-    `paused`: why nothing is to be sent to Mailman at all ("" if it may be); `foreign`: why the spool must not be
-    replayed ("" if it may be): it belongs to another gate.
+    `paused`: why nothing is to be sent to Mailman at all ("" if it may be); `stalled`: the same, because Mailman does
+    nothing with it; `foreign`: why the spool must not be replayed ("" if it may be): it belongs to another gate.
     """
 
     paused: str = ""
     foreign: str = ""
+    stalled: str = ""
+
+    @property
+    def shut(self) -> str:
+        """Why nothing is to be sent to Mailman at all; "" if it may be."""
+        if self.paused:
+            return f"paused: {self.paused}"
+        return f"Mailman stands still: {self.stalled}" if self.stalled else ""
 
 
 class Upstream(Protocol):
@@ -296,5 +304,5 @@ class Telemetry(Protocol):
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
     def gauge(self, name: str, value: float, **labels: str) -> None: ...
-    def observe(self, name: str, value: float, **labels: str) -> None: ...
+    def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None: ...
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None: ...

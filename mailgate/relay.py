@@ -90,7 +90,7 @@ class Relay:
             self._telemetry.event("message.failed", case.failed(traceback.format_exc()), level="error")
             self._telemetry.count("messages", door=peer.door, verdict="failed")
             said = dict.fromkeys(case.envelope.recipients, (answer.DEFERRED, answer.trouble(case.id)))
-        self._telemetry.observe("stage_seconds", loop.time() - started, stage="total")
+        self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="total")
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
         return tuple(said[recipient][1] for recipient in envelope.recipients)
@@ -224,9 +224,9 @@ class Relay:
 
     async def _deliver(self, case: Case) -> dict[str, Outcome]:
         recipients = case.envelope.recipients
-        if self._valve.paused:
-            paused = all_alike(Result.UNREACHED, silence(f"paused: {self._valve.paused}"), len(recipients))
-            return dict(zip(recipients, paused, strict=True))
+        if shut := self._valve.shut:
+            unreached = all_alike(Result.UNREACHED, silence(shut), len(recipients))
+            return dict(zip(recipients, unreached, strict=True))
         if isinstance(case.facts.scan, Unscored) and self._upstream.up:
             post = ports.Post(case.id, case.envelope, case.message.size, case.kept, case.arrived)
             case.entry = self._spool.ledger.passing(post)
@@ -299,7 +299,7 @@ class Relay:
         """Measure a stage that has just ended."""
         seconds = asyncio.get_running_loop().time() - started
         case.took[stage] = round(seconds, 4)
-        self._telemetry.observe("stage_seconds", seconds, stage=stage)
+        self._telemetry.observe("stage_seconds", seconds, case.id, stage=stage)
 
 
 def _reserve(budget: float) -> float:

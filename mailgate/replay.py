@@ -133,7 +133,7 @@ class Replay:
         return max(replay.concurrency, min(ahead, int(replay.rate))) if replay.rate else ahead
 
     def _may(self) -> bool:
-        return not self._stopping and self._upstream.up and not self._valve.paused and not self._valve.foreign
+        return not self._stopping and self._upstream.up and not self._valve.shut and not self._valve.foreign
 
     async def _safely(self, claimed: Claimed) -> tuple[list[Settlement], str]:
         """What became of each recipient (nothing if there is nothing to write down), and the scan if there is one."""

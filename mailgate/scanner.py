@@ -99,7 +99,7 @@ class Scorers:
             return scorer.score(envelope, message, client, by, queue_id)
 
         found = await self._in_turn(ask, min(deadline, started + self.timeout))
-        self._telemetry.observe("stage_seconds", loop.time() - started, stage="spam")
+        self._telemetry.observe("stage_seconds", loop.time() - started, queue_id, stage="spam")
         if isinstance(found, Scored):
             self._telemetry.observe("spam_score", found.score)
         return found

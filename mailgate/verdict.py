@@ -84,7 +84,7 @@ class VerdictDoor:
             self._telemetry.count("messages", door="verdict", verdict="failed")
             return None
         finally:
-            self._telemetry.observe("stage_seconds", loop.time() - started, stage="verdict")
+            self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="verdict")
 
     def turn_away(self, peer: str, asked: Question, refusal: Reply, reason: str) -> Finding:
         """The verdict on a message that the door did not keep (too large): what the relay door would say, too."""

@@ -31,7 +31,10 @@ MAY_IMPORT = {
     "replay": {"core", "ports", "config"},
     "verdict": {"core", "ports", "config", "deadlines", "scanning", "blocking"},
     "edge": {"core", "ports", "config", "version"},
-    "daemon": {"core", "ports", "config", "relay", "replay", "scanner", "verdict", "blocking", "edge", "version"},
+    "pages": {"core", "ports", "config", "scanner", "verdict", "blocking", "edge", "version"},
+    "daemon": {
+        *("core", "ports", "config", "relay", "replay", "scanner", "verdict", "blocking", "pages", "edge", "version"),
+    },
     "cli": {"core", "ports", "config", "relay", "replay", "edge", "daemon", "cli", "version"},
     "__main__": {"cli"},
 }

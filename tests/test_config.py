@@ -21,7 +21,7 @@ from mailgate import config as configuration
 from mailgate.cli.main import app
 from mailgate.config import Config, ConfigError, Endpoint, Share, load, parse
 from mailgate.config.kinds import Secret
-from mailgate.core.endpoint import endpoint
+from mailgate.core.endpoint import endpoint, url
 from mailgate.core.limits import Rate
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +48,12 @@ DEFAULTS = {
     "mailman.connect_timeout": 5,
     "mailman.reply_timeout": 30,
     "mailman.probe_interval": 5,
+    "mailman.queue_dir": None,
+    "mailman.pid_file": None,
+    "mailman.rest_url": None,
+    "mailman.rest_secret_file": Secret(),
+    "mailman.stalled_after": 15 * MINUTE,
+    "mailman.spool_when_stalled": False,
     "spool.url": "sqlite:////var/lib/mailgate/spool.db",
     "spool.max_bytes": 20 * GIB,
     "spool.min_free": Share(part=0.05),
@@ -85,9 +91,12 @@ DEFAULTS = {
     "limits.sender": None,
     "limits.ipv4_prefix": 24,
     "limits.ipv6_prefix": 56,
+    "history.keep": 14 * DAY,
+    "history.max_bytes": GIB,
     "http.listen": Endpoint("127.0.0.1", 9725),
     "log.format": "json",
     "log.level": "info",
+    "log.redact": False,
 }
 
 
@@ -203,6 +212,28 @@ def test_a_secret_is_one_line_of_a_file_and_is_never_shown(tmp_path: Path) -> No
     assert "sesame" not in repr(read)
 
 
+def test_a_queue_that_can_not_be_seen(tmp_path: Path) -> None:
+    tree = {"spool": {"url": f"sqlite:///{tmp_path}/spool.db"}, "mailman": {"queue_dir": f"{tmp_path}/queue"}}
+    words = f"mailman.queue_dir: {tmp_path}/queue: there is no such directory, or this user may not see it"
+    assert configuration.surroundings(parse(tree)) == [words]
+    with tempfile.TemporaryDirectory() as name, get_context("fork").Pool(1, _become_nobody) as nobody:
+        Path(name).chmod(0o777)
+        (Path(name) / "queue" / "in").mkdir(parents=True)
+        (Path(name) / "queue" / "in").chmod(0)
+        (problem,) = nobody.apply(_queue_problems, (name,))
+        assert problem == f"mailman.queue_dir: {name}/queue/in can't be read by this user: is it in Mailman's group?"
+
+
+def _queue_problems(folder: str) -> list[str]:
+    tree = {"spool": {"url": f"sqlite:///{folder}/spool.db"}, "mailman": {"queue_dir": f"{folder}/queue"}}
+    return configuration.surroundings(parse(tree))
+
+
+def test_a_url_is_said_as_it_is_written() -> None:
+    for text, said in (("http://127.0.0.1:8001/3.1/", "http://127.0.0.1:8001/3.1"), ("http://[::1]:8001", None)):
+        assert str(url(text)) == (said or text)
+
+
 # good ones
 
 
@@ -214,11 +245,13 @@ def test_a_secret_is_one_line_of_a_file_and_is_never_shown(tmp_path: Path) -> No
         ('relay.lmtp = ["unix:{0}/l.sock"]', "relay.lmtp", (Endpoint(path="{0}/l.sock"),)),
         ('relay = {{ lmtp = [], smtp = ["127.0.0.1:2525"] }}', "relay.smtp", (Endpoint("127.0.0.1", 2525),)),
         ('relay.trusted_peers = ["192.0.2.1", "::1"]', "relay.trusted_peers", ("192.0.2.1/32", "::1/128")),
-        ('relay.trusted_peers = ["192.0.2.77/24"]', "relay.trusted_peers", ("192.0.2.0/24",)),
+        ('relay.trusted_peers = ["192.0.2.0/24"]', "relay.trusted_peers", ("192.0.2.0/24",)),
         ('relay.budget = "1m30s"', "relay.budget", 90.0),
         ('relay.max_message_size = "400KiB"', "relay.max_message_size", 409_600),
         ('mailman.lmtp = "unix:/run/mailman/lmtp.sock"', "mailman.lmtp", Endpoint(path="/run/mailman/lmtp.sock")),
         ("mailman.connections = 1", "mailman.connections", 1),
+        ('mailman.queue_dir = "{0}"', "mailman.queue_dir", Path("{0}")),
+        ('mailman.rest_url = ""', "mailman.rest_url", None),
         ('spool.min_free = "2GiB"', "spool.min_free", Share(octets=2 * GIB)),
         ('spool.min_free = "0.5 %"', "spool.min_free", Share(part=0.005)),
         ('spool.min_free = "0%"', "spool.min_free", Share()),
@@ -284,15 +317,14 @@ def test_without_either_it_is_the_one_in_etc(value: str | None, monkeypatch: pyt
 
 def test_a_key_of_a_later_version_is_said_to_have_no_effect(tmp_path: Path) -> None:
     file = tmp_path / "mailgate.toml"
-    later = 'mailman.rest_url = "http://127.0.0.1:8001"\nmailman.connections = 5\n[auth]\nspf = true\n'
+    later = "mailman.connections = 5\n[auth]\nspf = true\n"
     file.write_text(working(tmp_path) + later, encoding="utf-8")
     result = check(file)
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
-        "mailgate: mailman.rest_url: known, but this version does nothing with it yet",
         "mailgate: auth.spf: known, but this version does nothing with it yet",
     ]
-    assert load(file).idle_keys == ("mailman.rest_url", "auth.spf")
+    assert load(file).idle_keys == ("auth.spf",)
     assert load(file).mailman.connections == 5
 
 
@@ -346,3 +378,36 @@ def test_every_key_of_the_shipped_file_has_a_comment_of_its_own_or_shares_one() 
     for paragraph in paragraphs:
         if COMMENTED_KEY.search(paragraph):
             assert paragraph.startswith("# "), paragraph
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[relay]\ntrusted_peers = ["192.0.2.7/24", "2001:db8::/32", "::1"]',
+            "relay.trusted_peers: 192.0.2.7/24 is all of 192.0.2.0/24: write that, or 192.0.2.7 if it alone is meant",
+        ),
+        (
+            '[spam]\nskip_networks = ["10.0.0.7/8"]',
+            "spam.skip_networks: 10.0.0.7/8 is all of 10.0.0.0/8: write that, or 10.0.0.7 if it alone is meant",
+        ),
+        (
+            '[spam]\ntimeout = "20s"\n[verdict]\nlisten = ["127.0.0.1:11333"]',
+            "verdict.budget: not longer than spam.timeout: a slow scorer is given less time where Exim asks",
+        ),
+        (
+            "[spam]\ntag_score = 7.0",
+            "spam.tag_score: above spam.reject_score: nothing is tagged that is not rejected, too",
+        ),
+        ('[relay]\nclient_secret_file = "%s"', "relay.client_secret_file: everybody on this host can read %s"),
+        ('[spam]\ntimeout = "20s"\ntag_score = 6.0', None),
+    ],
+)
+def test_what_is_hardly_meant_is_remarked_upon(tmp_path: Path, text: str, said: str | None) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    file = tmp_path / "mailgate.toml"
+    file.write_text(text.replace("%s", str(secret)) + f'\n[spool]\nurl = "sqlite:///{tmp_path}/spool.db"\n')
+    found = check(file)
+    assert found.exit_code == 0
+    assert found.stderr == (f"mailgate: {said.replace('%s', str(secret))}\n" if said else "")

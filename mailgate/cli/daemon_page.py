@@ -9,21 +9,35 @@ from typing import Any
 
 from mailgate.config import Config, Endpoint
 
-_PATIENCE = 3.0  # seconds for its answer
+_PATIENCE = 5.0  # seconds for its answer
 _MOST = 16 * 2**20  # octets of it
 
 
-def asked(config: Config, path: str) -> dict[str, Any]:
-    """The object on this page; {} if the daemon does not answer."""
+class Silent(Exception):
+    """The daemon does not answer, or it is somebody else who does; the text says how."""
+
+
+def page(config: Config, path: str) -> dict[str, Any]:
+    """The object on this page. Raises Silent."""
     connection = _Http(config.http.listen)
     try:
         connection.request("GET", path)
         said = json.loads(connection.getresponse().read(_MOST))
-        return said if isinstance(said, dict) else {}
-    except (OSError, http.client.HTTPException, ValueError):
-        return {}  # nobody there, or somebody else: the verbs work without the daemon
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Silent(str(error) or type(error).__name__) from None
     finally:
         connection.close()
+    if not isinstance(said, dict):
+        raise Silent(f"what it says at {path} is none of mailgate's")
+    return said
+
+
+def asked(config: Config, path: str) -> dict[str, Any]:
+    """The same; {} if the daemon does not answer: the verbs work without it."""
+    try:
+        return page(config, path)
+    except Silent:
+        return {}
 
 
 class _Http(http.client.HTTPConnection):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from typer.core import TyperOption
 
 import mailgate
 from mailgate import config as configuration
@@ -24,6 +26,7 @@ from mailgate.cli import (
 )
 from mailgate.cli.options import ConfigFile, read_config
 from mailgate.cli.output import FAILED, finish, say
+from mailgate.config.remarks import remarks
 from mailgate.ports import SpoolError
 
 app = typer.Typer(
@@ -72,6 +75,8 @@ def check_config(config: ConfigFile = None) -> None:
     read, file = read_config(config)
     for key in read.idle_keys:
         say(f"mailgate: {key}: known, but this version does nothing with it yet")
+    for remark in remarks(file):
+        say(f"mailgate: {remark}")
     problems = [*configuration.surroundings(read), *networks.problems(read)]
     for problem in problems:
         say(f"mailgate: {file}: {problem}")
@@ -93,13 +98,29 @@ networks_export.add_to(networks.app)
 app.add_typer(networks.app, name="networks")
 
 
+def _command() -> Callable[[], object]:
+    """The verbs as click has them, without two habits of typer's: it makes one line of all examples, and speaks of an
+    environment variable in each usage error.
+    """
+    command = typer.main.get_command(app)
+    commands = [command]
+    while commands:
+        one = commands.pop()
+        commands += getattr(one, "commands", {}).values()
+        one.help = (one.help or "").replace("\n\nFor example:", "\n\n\bFor example:")  # \b: as the lines are
+        for parameter in one.params:
+            if isinstance(parameter, TyperOption):
+                parameter.show_envvar = False
+    return command
+
+
 def main() -> None:
     """The entry point of the command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the locale can't write is still no reason to end
     try:
-        app()
+        _command()()
     except SpoolError as error:
         say(f"mailgate: {error}")
         sys.exit(FAILED)

@@ -6,22 +6,19 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
 
 import typer
 
 from mailgate.cli.daemon_page import asked
-from mailgate.cli.options import ConfigFile, Json, read_config
+from mailgate.cli.options import ConfigFile, Json, last_table, read_config
 from mailgate.cli.output import NOTHING, Column, ago, counted, fail, line, note, objects, say, stamp, table
 from mailgate.config import Config
 from mailgate.core import spam
 from mailgate.core.located import Broken
 from mailgate.core.network_lists import Bad, Entry
-from mailgate.core.networks import networks, span
-
-if TYPE_CHECKING:
-    from mailgate.edge.networks import Sources
+from mailgate.core.networks import NetworkSet, Span, networks, span, within
 
 app = typer.Typer(no_args_is_help=True, help="The lists of abusive networks. The daemon may be running.")
 
@@ -103,8 +100,7 @@ def _would_be(config: Config) -> dict[str, Any]:
     from mailgate.core.network_table import Table
     from mailgate.edge.networks import making, sources_of, status
 
-    before = making.load(config.networks_table)
-    return status(Table(making.made(sources_of(config), before, time.time())), config.networks.policy, {})
+    return status(Table(making.made(sources_of(config), last_table(config), time.time())), config.networks.policy, {})
 
 
 @app.command()
@@ -115,9 +111,9 @@ def check(
 ) -> None:
     """What would happen to mail from these addresses, and why: every set, file and line that lists them.
 
-    The files are read as they are now, also the sets of other contexts. Where one of those stands for a layer
-    that sees connections before mail does (networks.drift_contexts), mail from there means that this layer does
-    not do what the list says.
+    The files are read as they are now, also the sets of other contexts; of one that can't be used counts what it
+    listed before. Where a context stands for a layer that sees connections before mail does
+    (networks.drift_contexts), mail from there means that this layer does not do what the list says.
 
     For example:
       mailgate networks check 192.0.2.7
@@ -125,15 +121,11 @@ def check(
 
     Exit status: 0 all of them are listed, 1 failed, 2 usage, 3 one of them is not.
     """
-    from mailgate.edge.networks import sources_of
-
     read, _ = read_config(config)
     wanted = dict.fromkeys(map(_address, addresses))
     found: dict[str, list[Entry]] = {ip: [] for ip in wanted}
-    for entry in _entries(sources_of(read)):
-        for ip in wanted:
-            if (one := span(ip)).family == entry.span.family and entry.span.first <= one.first <= entry.span.last:
-                found[ip].append(entry)
+    for ip, entry in _listing(read, {ip: span(ip) for ip in wanted}):
+        found[ip].append(entry)
     rows = [_as_object(read, ip, entry) for ip, entries in found.items() for entry in entries]
     if as_json:
         objects(rows)
@@ -154,30 +146,38 @@ def _address(text: str) -> str:
     return str(mapped or address)
 
 
-def _entries(sources: Sources) -> Iterator[Entry]:
-    from mailgate.edge.networks import files
+def _listing(config: Config, wanted: dict[str, Span]) -> Iterator[tuple[str, Entry]]:
+    """Each of these addresses with each entry that lists it."""
+    from mailgate.edge.networks import files, making, sources_of
 
-    for name in sources.versions():
+    def found(said: Iterable[NetworkSet | Entry | Bad]) -> list[tuple[str, Entry]]:
+        entries = (one for one in said if isinstance(one, Entry))
+        return [(ip, entry) for entry in entries for ip, one in wanted.items() if within(one, entry.span)]
+
+    for name in sources_of(config).versions():
         try:
-            for one in files.read(name):
-                if isinstance(one, Entry):
-                    yield one
+            yield from found(files.read(name))
         except Broken as error:
-            say(f"mailgate: {name}: {error}")
+            say(f"mailgate: {name}: {error} (what it listed before is in force)")
+            yield from found(making.kept(name, last_table(config)))
 
 
 def _as_object(config: Config, ip: str, entry: Entry) -> dict[str, Any]:
     expired = 0 < entry.expires <= time.time()
+    spared = spam.trusted(config.spam.policy, ip)
+    policy = config.networks.policy
     return {
         "address": ip,
         "set": entry.of.name,
         "network": ", ".join(map(str, networks(entry.span))),
-        "action": "none" if expired else config.networks.policy.action_of(entry.of),
+        "action": "none" if expired or spared else policy.action_of(entry.of),
+        "spared": spared,
+        "drift": [] if expired or spared else list(policy.drifted([entry.of])),
         "contexts": None if entry.of.contexts is None else list(entry.of.contexts),
         "expires": entry.expires or None,
         "expired": expired,
         "file": entry.of.file,
-        "line": entry.line,
+        "line": entry.line or None,
         "comment": entry.comment or entry.of.comment,
     }
 
@@ -190,7 +190,7 @@ def _found_row(row: dict[str, Any]) -> tuple[str, ...]:
         row["action"] or "-",
         "all" if row["contexts"] is None else ", ".join(row["contexts"]) or "none",
         "-" if row["expires"] is None else ("expired" if row["expired"] else stamp(row["expires"])),
-        f"{row['file']}:{row['line']}",
+        f"{row['file']}:{row['line']}" if row["line"] else row["file"],
         row["comment"] or "-",
     )
 
@@ -209,7 +209,7 @@ def _outcome(config: Config, ip: str, entries: list[Entry]) -> str:
     if others:
         said += f"; also listed for {', '.join(others)}"
     drifted = policy.drifted(of)
-    return said + (f"; mail from there is drift of {', '.join(drifted)}" if drifted else "")
+    return said + (f"; {', '.join(drifted)} should have stopped it (drift)" if drifted else "")
 
 
 @app.command()

@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from mailgate.cli.options import ConfigFile, Yes, read_config, seconds
+from mailgate.cli.options import ConfigFile, Yes, read_config, until
 from mailgate.cli.output import NOTHING, USAGE, agreed, counted, fail, line, say, stamp
 from mailgate.config import Config
 from mailgate.core.located import Broken
-from mailgate.core.networks import Span, networks, span
+from mailgate.core.networks import Span, said, span, touches
 
 _Networks = Annotated[
     list[str], typer.Argument(metavar="NETWORK…", help="As 192.0.2.0/24, 2001:db8::7 or 192.0.2.1-192.0.2.9.")
@@ -47,7 +48,7 @@ def add(
         raise fail("--reason: say why, in one line", USAGE)
     read, _ = read_config(config)
     now = time.time()
-    expires = int(now + seconds(duration, "--for")) if duration else 0
+    expires = int(until(duration, "--for", now)) if duration else 0
     spans = [_span(text) for text in given]
     if large := [text for text, one in zip(given, spans, strict=True) if one.last - one.first >= _LARGE[one.family]]:
         agreed(f"add: {', '.join(large)} is very large", yes=yes)
@@ -55,10 +56,12 @@ def add(
         change = own.add(read.networks.own_file, spans, reason.strip(), expires, now)
     except (OSError, Broken) as error:
         raise _failed(read, error) from None
-    until = f" until {stamp(expires)}" if expires else ""
     for text in change.gone:
         say(f"was: {text}")
-    line(f"{read.networks.own_file}: lists {_said(spans)}{until}")
+    line(f"{read.networks.own_file}: lists {_said(spans)}{f' until {stamp(expires)}' if expires else ''}")
+    for spared in read.spam.skip_networks:
+        if any(touches(one, spared) for one in spans):
+            say(f"mailgate: mail from {spared} is taken all the same: it is in spam.skip_networks")
 
 
 def remove(given: _Networks, config: ConfigFile = None) -> None:
@@ -69,7 +72,7 @@ def remove(given: _Networks, config: ConfigFile = None) -> None:
     For example:
       mailgate networks remove 192.0.2.0/24
 
-    Exit status: 0 removed, 1 failed, 2 usage, 3 they are not in it.
+    Exit status: 0 removed, 1 failed, 2 usage, 3 one of them is not in it.
     """
     from mailgate.edge.networks import own
 
@@ -79,12 +82,12 @@ def remove(given: _Networks, config: ConfigFile = None) -> None:
         change = own.remove(read.networks.own_file, spans, time.time())
     except (OSError, Broken) as error:
         raise _failed(read, error) from None
-    if not change.gone:
-        raise fail(f"{read.networks.own_file} does not list {_said(spans)}", NOTHING)
     for text in change.gone:
         line(f"removed: {text}")
     if change.expired:
         say(f"{counted(change.expired, 'line')} had expired, and went as well")
+    if change.missing:
+        raise fail(f"{read.networks.own_file} does not list {_said(change.missing)}", NOTHING)
 
 
 def _span(text: str) -> Span:
@@ -94,8 +97,8 @@ def _span(text: str) -> Span:
         raise typer.BadParameter(str(error)) from None
 
 
-def _said(spans: list[Span]) -> str:
-    return ", ".join(str(network) for one in spans for network in networks(one))
+def _said(spans: Sequence[Span]) -> str:
+    return ", ".join(map(said, spans))
 
 
 def _failed(config: Config, error: Exception) -> typer.Exit:

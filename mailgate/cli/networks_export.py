@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mailgate.cli.options import ConfigFile, read_config
+from mailgate.cli.options import ConfigFile, last_table, read_config
 from mailgate.cli.output import USAGE, counted, fail, line, say
 from mailgate.config import Config
 from mailgate.core import network_exports
@@ -111,7 +111,7 @@ class _Export:
         settled, self._versions = versions == self._versions or self._table is None, versions
         known = {one.name: one.version for one in self._table.files} if self._table else None
         if self._table is None or (settled and versions != known):
-            before = self._table or making.load(self._config.networks_table)
+            before = self._table or last_table(self._config)
             self._table = Table(making.made(sources, before, time.time()))
             for one in self._table.files:
                 if one.broken:

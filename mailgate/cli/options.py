@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mailgate import config as configuration
-from mailgate.cli.output import FAILED, say
+from mailgate.cli.output import FAILED, fail, say
 from mailgate.config import Config, ConfigError
 from mailgate.core import units
 
 if TYPE_CHECKING:
+    from mailgate.core.network_table import Table
     from mailgate.edge.spool import Database
 
 ConfigFile = Annotated[
@@ -26,6 +27,7 @@ ConfigFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line; times in seconds since 1970.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+_LONGEST = 36525 * 86400.0  # seconds that a verb may have something last
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show exactly what would be done, and change nothing.")]
 
 
@@ -35,6 +37,14 @@ def seconds(text: str, option: str) -> float:
         return units.seconds(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from None
+
+
+def until(text: str, option: str, now: float) -> float:
+    """The time (seconds since 1970) that a duration given with `option` ends at. Else a usage error."""
+    found = seconds(text, option)
+    if not 0 < found <= _LONGEST:
+        raise typer.BadParameter(f"{text!r} is no time at all, or longer than a hundred years", param_hint=option)
+    return now + found
 
 
 def moment(text: str, option: str, now: float) -> float:
@@ -70,3 +80,13 @@ def opened(config: Config) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def last_table(config: Config) -> Table | None:
+    """The networks that were in force last, None if there is no such table; exit 1 where it can't be read."""
+    from mailgate.edge.networks import making  # noqa: PLC0415  as above
+
+    try:
+        return making.last(config.networks_table)
+    except OSError as error:
+        raise fail(f"{config.networks_table}: {error.strerror}") from None

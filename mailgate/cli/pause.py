@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mailgate.cli.options import ConfigFile, opened, read_config, seconds
+from mailgate.cli import options
+from mailgate.cli.options import ConfigFile, opened, read_config
 from mailgate.cli.output import NOTHING, USAGE, ago, fail, line, stamp
 from mailgate.core.envelope import printable
 
@@ -45,7 +46,7 @@ def pause(
     if not reason.strip():
         raise fail("--reason: say why", USAGE)
     now = time.time()
-    until = now + seconds(duration, "--for") if duration else None
+    until = options.until(duration, "--for", now) if duration else None
     with opened(read_config(config)[0]) as database:
         was = database.read(lambda connection: control.paused(connection, now))
         database.write(lambda connection: control.pause(connection, reason, until, now), "pausing")

@@ -58,9 +58,10 @@ def _trouble(job: Job, *, hopeful: bool) -> str:
         Lock(job.database.path, 0).release()
         return "the daemon has ended: the same command again replays without it"
     said = daemon_says(job.config)
-    for key in ("foreign", "paused"):
-        if said.get(key):
-            return f"nothing is replayed: {key}: {said[key]}"
+    if said.get("foreign"):
+        return f"nothing is replayed: foreign: {said['foreign']}"
+    if said.get("shut"):
+        return f"nothing is replayed: {said['shut']}"
     mailman = said.get("mailman", "up")
     if mailman == "up" or hopeful:
         return ""

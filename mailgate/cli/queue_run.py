@@ -174,7 +174,7 @@ class _Aloud:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         pass
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:
         pass
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:

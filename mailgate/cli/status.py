@@ -1,82 +1,112 @@
-"""`mailgate status`: what the daemon says of itself, for a terminal."""
+"""`mailgate status`: what the daemon says of itself, on one screen of a terminal.
+
+How it fails: exit status 1 when the daemon would not take mail, or does not answer; with `--watch` that is shown, and
+it is asked again.
+"""
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console, Group
+from rich.live import Live
 
-from mailgate.cli.options import ConfigFile, Json, read_config
+from mailgate.cli.daemon_page import Silent, page
+from mailgate.cli.options import ConfigFile, Json, read_config, seconds
 from mailgate.cli.output import FAILED, Column, fail, line, objects, table
-from mailgate.core.endpoint import Endpoint
+from mailgate.cli.status_lines import Line, lines_of
+from mailgate.config import Config
 
-_PATIENCE = 5.0  # seconds
-
-
-class _Connection(http.client.HTTPConnection):
-    """To where http.listen says, a unix socket too."""
-
-    def __init__(self, at: Endpoint) -> None:
-        super().__init__(at.host or "localhost", at.port or None, timeout=_PATIENCE)
-        self._path = at.path
-
-    def connect(self) -> None:
-        if not self._path:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_PATIENCE)
-        self.sock.connect(self._path)
+_OFFENDERS = (Column("LIMIT"), Column("WHO", folds=True), Column("PUT OFF", right=True), Column("USED", right=True))
+_SHORTEST = 0.2  # seconds between two looks
 
 
-def status(as_json: Json = False, config: ConfigFile = None) -> None:
-    """Say whether the daemon would take mail now, and who is over a limit most often.
+def status(
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
+    every: Annotated[str, typer.Option("--every", metavar="DURATION", help="How often --watch looks.")] = "2s",
+    config: ConfigFile = None,
+) -> None:
+    """Say how the daemon is: would it take mail now, how much comes, what waits, what is down, what went wrong.
+
+    Rates are those of the last minute; reasons and errors are counted since the daemon started.
 
     For example:
       mailgate status
-      mailgate status --json | jq .offenders
+      mailgate status --watch --every 5s
+      mailgate status --json | jq .in_spool
 
     Exit status: 0 it would take mail, 1 it would not, or does not answer, 2 usage.
     """
-    at = read_config(config)[0].http.listen
+    read, pause = read_config(config)[0], max(seconds(every, "--every"), _SHORTEST)
+    if watch:
+        _watch(read, pause, as_json=as_json)
+        return
     try:
-        told, offenders = _page(at, "/readyz"), _page(at, "/limits")["offenders"]
-    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
-        raise fail(f"http.listen: {at} does not answer: {error or type(error).__name__}") from None
+        tree = page(read, "/status")
+    except Silent as error:
+        raise fail(_silent(read, error)) from None
     if as_json:
-        objects([{**told, "offenders": offenders}])
+        objects([tree])
     else:
-        for key, value in told.items():
-            line(f"{key}: {_said(value)}")
-        _tell(offenders)
-    if not told["ready"]:
+        _print(lines_of(tree, time.time()))
+        _offenders(tree["offenders"])
+    if not tree["ready"]:
         raise typer.Exit(FAILED)
 
 
-def _page(at: Endpoint, path: str) -> dict[str, Any]:
-    connection = _Connection(at)
-    try:
-        connection.request("GET", path)
-        tree: dict[str, Any] = json.loads(connection.getresponse().read())
-        return tree
-    finally:
-        connection.close()
+def _silent(config: Config, error: Silent) -> str:
+    return f"http.listen: {config.http.listen} does not answer: {error}"
 
 
-def _said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {'up' if up else 'down'}" for key, up in value.items()) or "none"
-    return str(value) or "no"
+def _watch(config: Config, pause: float, *, as_json: bool) -> None:
+    with _screen(as_json=as_json) as screen:
+        while True:
+            try:
+                tree = page(config, "/status")
+            except Silent as error:
+                tree = {"ready": False, "trouble": _silent(config, error)}
+            screen(tree)
+            time.sleep(pause)
 
 
-def _tell(offenders: list[dict[str, Any]]) -> None:
+@contextmanager
+def _screen(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What shows a tree: on a terminal in the place of the one before, else behind it."""
+
+    def show(tree: dict[str, Any]) -> None:
+        if live:
+            live.update(Group(*(one.coloured() for one in lines_of(tree, time.time()))), refresh=True)
+        elif as_json:
+            objects([tree])
+        else:
+            _print([*lines_of(tree, time.time()), Line("")])
+        sys.stdout.flush()
+
+    with ExitStack() as stack, suppress(KeyboardInterrupt):  # it was watched for as long as it was wanted
+        live = None
+        if sys.stdout.isatty() and not as_json:
+            live = stack.enter_context(Live(console=Console(highlight=False), screen=True, auto_refresh=False))
+        yield show
+
+
+def _print(lines: list[Line]) -> None:
+    if sys.stdout.isatty():
+        console = Console(highlight=False)
+        for one in lines:
+            console.print(one.coloured())
+        return
+    for one in lines:
+        line(str(one))
+
+
+def _offenders(offenders: list[dict[str, Any]]) -> None:
     if not offenders:
         return
     line("\nover a limit most often:")
-    columns = (Column("LIMIT"), Column("WHO", folds=True), Column("PUT OFF", right=True), Column("USED", right=True))
-    table(columns, ([one["limit"], one["key"], str(one["refused"]), f"{one['used']:.0%}"] for one in offenders))
+    table(_OFFENDERS, ([one["limit"], one["key"], str(one["refused"]), f"{one['used']:.0%}"] for one in offenders))

@@ -34,6 +34,7 @@ from mailgate.config.sections import (
     VerdictConfig,
 )
 from mailgate.core.endpoint import Endpoint
+from mailgate.core.mailman_queues import QUEUES
 from mailgate.core.units import Share
 
 __all__ = [
@@ -67,7 +68,6 @@ _FIXED = (  # taken only at the start
 )
 _LATER = {
     "auth": "spf dkim dmarc arc timeout authserv_id nameservers",
-    "mailman": "rest_url queue_dir",
 }
 
 
@@ -145,6 +145,10 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "verdict.max_in_flight: less than relay.max_message_size: a message of that size could never be judged"
     if spam.engine != "off" and (own := {*map(str, spam.servers)} & {*map(str, verdict.listen)}):
         yield f"spam.servers: {min(own)} is the verdict door: it would ask itself"
+    if mailman.spool_when_stalled and not mailman.queue_dir:
+        yield "mailman.spool_when_stalled: needs mailman.queue_dir: nothing else shows that Mailman stands still"
+    if mailman.rest_url and not mailman.rest_secret_file.octets:
+        yield "mailman.rest_url: needs mailman.rest_secret_file: Mailman's REST interface wants a user and a password"
     if spool.retry_first > spool.retry_max:
         yield "spool.retry_first: longer than spool.retry_max"
     if mailman.connect_timeout >= relay.budget:
@@ -216,7 +220,16 @@ def surroundings(config: Config) -> list[str]:
             problems.append(f"{key}: {path} is a directory: give the name of a file in it")
         elif path.exists() and not os.access(path, os.R_OK | os.W_OK):
             problems.append(f"{key}: {path} can't be read and written by this user")
-    return problems
+    return problems + _queues(config.mailman.queue_dir)
+
+
+def _queues(directory: Path | None) -> list[str]:
+    if directory and not directory.is_dir():
+        return [f"mailman.queue_dir: {directory}: there is no such directory, or this user may not see it"]
+    for queue in (directory, *(directory / name for name in QUEUES)) if directory else ():
+        if queue.exists() and not os.access(queue, os.R_OK | os.X_OK):
+            return [f"mailman.queue_dir: {queue} can't be read by this user: is it in Mailman's group?"]
+    return []
 
 
 def _no_address_of_ours(key: str, at: Endpoint) -> str:

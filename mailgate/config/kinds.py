@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mailgate.core import spam, units
-from mailgate.core.endpoint import Endpoint, endpoint
+from mailgate.core.endpoint import Endpoint, Url, endpoint, url
 from mailgate.core.limits import Rate
 
 _LONGEST_SECRET = 4096  # octets
@@ -83,14 +83,19 @@ def _secret(text: str) -> Secret:
     return Secret(text, octets)
 
 
-def _rate(text: str) -> Rate | None:
-    return Rate(*units.rate(text)) if text else None
+def _rate(text: str) -> Rate:
+    return Rate(*units.rate(text))
 
 
 def _file(text: str) -> Path:
     if not text.startswith("/"):
         raise ValueError(f"{text!r}: write the absolute path of a file")
     return Path(text)
+
+
+def _optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same; None for ""."""
+    return lambda text: read(text) if text else None
 
 
 def _name(text: str) -> str:
@@ -109,7 +114,9 @@ SpoolUrl = Annotated[str, _written(_sqlite, "sqlite:////var/lib/mailgate/spool.d
 DiskShare = Annotated[units.Share, _written(units.share, "5%")]
 Recipient = Annotated[str, _written(_recipient, "postmaster")]
 SecretFile = Annotated[Secret, _written(_secret, "/etc/mailgate/client.secret")]
-OptionalRate = Annotated[Rate | None, _written(_rate, "20/1h")]
+OptionalRate = Annotated[Rate | None, _written(_optional(_rate), "20/1h")]
 Glob = Annotated[str, _written(_glob, "private-*@lists.example.org")]
 File = Annotated[Path, _written(_file, "/etc/mailgate/networks.yaml")]
+OptionalFile = Annotated[Path | None, _written(_optional(_file), "/var/lib/mailman3/queue")]
+OptionalUrl = Annotated[Url | None, _written(_optional(url), "http://127.0.0.1:8001/3.1")]
 Name = Annotated[str, _written(_name, "mx")]

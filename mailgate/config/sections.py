@@ -18,7 +18,9 @@ from mailgate.config.kinds import (
     Glob,
     Name,
     Network,
+    OptionalFile,
     OptionalRate,
+    OptionalUrl,
     Positive,
     Recipient,
     Score,
@@ -58,13 +60,24 @@ class RelayConfig(_Section):
 
 
 class MailmanConfig(_Section):
-    """The next hop: Mailman's LMTP server."""
+    """The next hop: Mailman's LMTP server, and what shows how Mailman is."""
 
     lmtp: Address = Endpoint("127.0.0.1", 8024)
     connections: Annotated[int, Field(gt=0)] = 10
     connect_timeout: Positive = 5.0
     reply_timeout: Positive = 30.0
     probe_interval: Positive = 5.0
+    queue_dir: OptionalFile = None
+    pid_file: OptionalFile = None
+    rest_url: OptionalUrl = None
+    rest_secret_file: SecretFile = kinds.Secret()
+    stalled_after: Positive = 900.0
+    spool_when_stalled: bool = False
+
+    @property
+    def watched(self) -> bool:
+        """Is there anything by which to see what Mailman does with its mail?"""
+        return bool(self.queue_dir or self.pid_file or self.rest_url)
 
 
 class SpoolConfig(_Section):
@@ -186,7 +199,7 @@ class HistoryConfig(_Section):
 
 
 class HttpConfig(_Section):
-    """Where /metrics, /healthz and /readyz are served."""
+    """Where /metrics, /healthz, /readyz and the others are served."""
 
     listen: Address = Endpoint("127.0.0.1", 9725)
 

@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, Self
 
+from mailgate.core.envelope import printable
+
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
@@ -32,13 +34,22 @@ class Word(str):
 
 
 class _Bare(str):
-    """A number: no string of the text, so it has no line."""
+    """A number as it is written: no string of the text, so it has no line."""
 
     __slots__ = ()
 
 
 class Pairs(list[tuple[Word, Any]]):
     """A mapping in the order of the file, with what is said twice."""
+
+    def once(self) -> dict[str, Any]:
+        """As a mapping. Raises Broken where a name is there twice: which of the two is meant?"""
+        made: dict[str, Any] = {}
+        for name, value in self:
+            if name in made:
+                raise Broken(f"line {name.line}: {printable(name)} is there twice")
+            made[name] = value
+        return made
 
 
 Tree = Word | list[Any]
@@ -47,7 +58,13 @@ Tree = Word | list[Any]
 def from_json(text: str) -> Tree:
     """What the JSON says. Raises Broken."""
     try:
-        tree = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=Pairs, parse_int=_Bare, parse_float=_Bare)
+        tree = json.loads(
+            text.removeprefix("\ufeff"),
+            object_pairs_hook=Pairs,
+            parse_int=_Bare,
+            parse_float=_Bare,
+            parse_constant=_Bare,
+        )
         # JSON's own reader tells no lines; but its strings come in the order in which they stand in the text.
         ends = [found.start() for found in re.finditer("\n", text)]
         lines = (bisect_left(ends, found.start()) + 1 for found in _STRING.finditer(text))
@@ -63,4 +80,6 @@ def _located(tree: Any, lines: Iterator[int]) -> Tree:
         return Pairs((Word(key, next(lines)), _located(value, lines)) for key, value in tree)
     if isinstance(tree, list):
         return [_located(value, lines) for value in tree]
-    return Word(tree, next(lines)) if isinstance(tree, str) and not isinstance(tree, _Bare) else Word(str(tree), 0)
+    if isinstance(tree, str):
+        return Word(tree, 0 if isinstance(tree, _Bare) else next(lines))
+    return Word(json.dumps(tree), 0)  # null, true, false

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mailgate.core.network_table import Table
-from mailgate.core.networks import Network, NetworkSet, Span, networks
+from mailgate.core.networks import Network, NetworkSet, Span, networks, touches
 
 _WRITTEN = "Written by `mailgate networks export`: it is written anew, changes are lost."
 
@@ -30,10 +30,10 @@ def spans(table: Table, wanted: Callable[[NetworkSet], bool], spared: Sequence[N
 
 
 def _without(one: Span, network: Network) -> Iterator[Span]:
-    first, last = int(network.network_address), int(network.broadcast_address)
-    if network.version != one.family or last < one.first or first > one.last:
+    if not touches(one, network):
         yield one
         return
+    first, last = int(network[0]), int(network[-1])
     if one.first < first:
         yield one._replace(last=first - 1)
     if last < one.last:

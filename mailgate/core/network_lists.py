@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mailgate.core import networks
 from mailgate.core.envelope import printable
@@ -152,7 +152,7 @@ def _defined(file: str, text: str) -> Iterator[_Found]:
 def _of_tree(file: str, tree: Tree) -> Iterator[_Found]:
     if not isinstance(tree, Pairs):
         raise Broken(f"is no list of networks: it holds none of {_SHAPES}")
-    top = dict[str, Any](tree)
+    top = tree.once()
     if "abuse_networks" in top:
         sets = top["abuse_networks"]
         if not isinstance(sets, Pairs):
@@ -166,16 +166,13 @@ def _of_tree(file: str, tree: Tree) -> Iterator[_Found]:
 
 
 def _of_sets(file: str, sets: Pairs) -> Iterator[_Found]:
-    names = set()
+    sets.once()
     for name, value in sets:
-        if name in names:
-            raise Broken(f"line {name.line}: {printable(name)} is there twice")
-        names.add(name)
         yield from _of_set(file, name, value)
 
 
 def _of_set(file: str, name: Word, value: Tree) -> Iterator[_Found]:
-    said = dict[str, Any](value) if isinstance(value, Pairs) else {"networks": value}
+    said = value.once() if isinstance(value, Pairs) else {"networks": value}
     listed = said.get("networks", said.get("cidrs"))
     if not isinstance(listed, list) or isinstance(listed, Pairs):
         yield Bad(name.line, f"{printable(name)} has no list of networks")
@@ -189,9 +186,9 @@ def _of_set(file: str, name: Word, value: Tree) -> Iterator[_Found]:
 
 def _of_item(one: Tree, line: int, expires: str) -> _Item | Bad:
     if isinstance(one, Word):
-        return _Item(one, one.line, expires)
+        return _Item(one, one.line or line, expires)
     if isinstance(one, Pairs):
-        said = dict[str, Any](one)
+        said = one.once()
         network = said.get("network", said.get("cidr"))
         if isinstance(network, Word):
             comment = printable(_word(said.get("comment")))[:_MAX_TEXT]

@@ -2,7 +2,8 @@
 
 Duty: all networks of all sets become stretches of addresses that the same sets list, so a look-up is one search however
 networks lie within one another, and a set may list ranges as well as networks. The whole is one string of octets: it
-is written to disk and read again in one piece, and a new one takes the place of the old between two messages.
+is written to disk and read again in one piece, and a new one takes the place of the old between two messages. To read
+it makes next to nothing of it: what holds the interpreter for long holds up the mail.
 A million networks take 16 MiB (IPv4) to 40 MiB (IPv6) in it.
 How it fails: octets that are not what `build` made are a ValueError.
 """
@@ -18,20 +19,16 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, Literal, NamedTuple
 
 from mailgate.core.networks import V4_MOST, V6_MOST, NetworkSet, Span
 
-_MAGIC = b"mailgate networks 1 " + sys.byteorder.encode() + b"\n"
+_MAGIC = b"mailgate networks 2 " + sys.byteorder.encode() + b"\n"
 _LOW = 2**64 - 1
-_KINDS: tuple[Literal["I", "Q"], ...] = (
-    "I",
-    "I",
-    "Q",
-    "Q",
-    "I",
-)  # of the columns: first and cover of IPv4; high and low half of the first and cover of IPv6
+# Of the columns: first and cover of IPv4; high and low half of the first and cover of IPv6; set and expiry of each
+# listing; where the listings of each cover begin (and the last end), and these.
+_KINDS: tuple[Literal["I", "Q"], ...] = ("I", "I", "Q", "Q", "I", "I", "Q", "I", "I")
 
 
 class Listing(NamedTuple):
@@ -66,13 +63,16 @@ class Table:
             self.made = float(header["made"])
             self.files = tuple(ListFile(**one | {"problems": tuple(one["problems"])}) for one in header["files"])
             self.sets = tuple(map(_set, header["sets"]))
-            listings = [Listing(self.sets[number], expires) for number, expires in header["listings"]]
-            self._covers = [tuple(listings[number] for number in cover) for cover in header["covers"]]
+            self._first4, self._cover4, self._high6, self._low6, self._cover6, *listings = columns
+            self._set_of, self._expires, self._begins, self._listed = listings
         except (KeyError, TypeError, IndexError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"no table of networks: {error!r}") from error
-        self.expiries = tuple(sorted({one.expires for one in listings} - {0}))
-        self._first4, self._cover4, self._high6, self._low6, self._cover6 = columns
         self.size = len(octets)
+
+    @property
+    def expiries(self) -> Iterator[int]:
+        """When something of it ends; in no order."""
+        return filter(None, self._expires)
 
     def find(self, family: int, address: int, now: float) -> tuple[NetworkSet, ...]:
         """The sets that list an address, each once."""
@@ -86,11 +86,18 @@ class Table:
             cover = self._cover6[at - 1]
         if not cover:
             return ()
-        return tuple(dict.fromkeys(of for of, expires in self._covers[cover] if not 0 < expires <= now))
+        listed = self._listed[self._begins[cover] : self._begins[cover + 1]]
+        found = dict.fromkeys(self._set_of[one] for one in listed if not 0 < self._expires[one] <= now)
+        return tuple(self.sets[number] for number in found)
+
+    def _listings(self, cover: int) -> tuple[Listing, ...]:
+        listed = self._listed[self._begins[cover] : self._begins[cover + 1]]
+        return tuple(Listing(self.sets[self._set_of[one]], self._expires[one]) for one in listed)
 
     def stretches(self) -> Iterator[tuple[Span, tuple[Listing, ...]]]:
         """All that is listed, in order: each stretch with the sets that list it."""
         firsts6 = ((high << 64) | low for high, low in zip(self._high6, self._low6, strict=True))
+        known: dict[int, tuple[Listing, ...]] = {}
         for family, firsts, covers, most in (
             (4, self._first4, self._cover4, V4_MOST),
             (6, list(firsts6), self._cover6, V6_MOST),
@@ -98,7 +105,9 @@ class Table:
             for number, cover in enumerate(covers):
                 if cover:
                     last = firsts[number + 1] - 1 if number + 1 < len(firsts) else most
-                    yield Span(family, firsts[number], last), self._covers[cover]
+                    if cover not in known:
+                        known[cover] = self._listings(cover)
+                    yield Span(family, firsts[number], last), known[cover]
 
 
 class Listed:
@@ -157,11 +166,12 @@ class Listed:
             "made": made,
             "files": [asdict(one) for one in files],
             "sets": [asdict(one) | {"entries": one.entries or entries[one]} for one in sets],
-            "listings": [(numbers[of], expires) for of, expires in listings],
-            "covers": list(covers),
         }
         halves = (array("Q", (one >> 64 for one in first6)), array("Q", (one & _LOW for one in first6)))
-        return _packed(header, (array("I", first4), cover4, *halves, cover6))
+        of = array("I", (numbers[one.of] for one in listings)), array("Q", (one.expires for one in listings))
+        begins = array("I", accumulate(map(len, covers), initial=0))
+        listed = array("I", chain.from_iterable(covers))
+        return _packed(header, (array("I", first4), cover4, *halves, cover6, *of, begins, listed))
 
 
 def _flat(

@@ -152,6 +152,23 @@ def networks(found: Span) -> Iterator[Network]:
     yield from ipaddress.summarize_address_range(kind(found.first), kind(found.last))
 
 
+def within(one: Span, other: Span) -> bool:
+    """Are all addresses of one span in the other?"""
+    return one.family == other.family and other.first <= one.first and one.last <= other.last
+
+
+def touches(found: Span, network: Network) -> bool:
+    """Have they an address in common?"""
+    return found.family == network.version and found.first <= int(network[-1]) and int(network[0]) <= found.last
+
+
+def said(found: Span) -> str:
+    """A span as `span` reads it: a network if it is one, else a range."""
+    first, *more = networks(found)
+    kind = type(first.network_address)
+    return f"{kind(found.first)}-{kind(found.last)}" if more else str(first)
+
+
 def moment(text: str) -> int:
     """Seconds since the epoch of "2026-11-24" or "2026-11-24T10:00:00Z" (UTC where it does not say). Raises
     ValueError that says how to write one.

@@ -7,6 +7,7 @@ another knows. Whatever a file holds, reading it gives names, and no exception.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 
 from mailgate.core.addresses import list_of
@@ -15,6 +16,29 @@ from mailgate.core.envelope import Envelope, printable
 _IDS = ("id", "verdict_id", "exim_id")
 
 Fields = Mapping[str, object]
+_encode = json.JSONEncoder(default=str, check_circular=False).encode
+
+
+class Once(dict[str, object]):
+    """Fields that are written as JSON once, for all who want it: that takes more time than all else that is done with
+    an event.
+    """
+
+    __slots__ = ("_json",)
+
+    @property
+    def json(self) -> str:
+        """See `as_json`. Any thread may ask."""
+        try:
+            return self._json
+        except AttributeError:
+            self._json: str = _encode(self)
+            return self._json
+
+
+def as_json(fields: Fields) -> str:
+    """The fields as one object, ASCII only, whatever they hold."""
+    return fields.json if isinstance(fields, Once) else _encode(dict(fields))
 
 
 def of_envelope(envelope: Envelope) -> dict[str, object]:
@@ -26,7 +50,7 @@ def of_envelope(envelope: Envelope) -> dict[str, object]:
 
 def ids(fields: Fields) -> set[str]:
     """What ties an event to others of the same message: the gate's ids and Exim's, as they are written."""
-    return {value for key in _IDS if isinstance(value := fields.get(key), str) and value}
+    return {value for key in _IDS if (value := fields.get(key)) and isinstance(value, str)}
 
 
 def names(fields: Fields) -> set[str]:

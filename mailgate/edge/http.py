@@ -1,4 +1,4 @@
-"""/metrics, /healthz and /readyz, served by threads of their own, so that they answer even when the loop does not.
+"""/metrics, /healthz, /readyz and others, served by threads of their own: they answer even when the loop does not.
 
 Bounded: a few requests at a time, a few seconds each. How it fails: an address that can't be listened on is OSError
 with its name, from the constructor; a request that fails is answered 500 and said (`http.failed`).
@@ -24,7 +24,7 @@ _AT_ONCE = 8
 _SECONDS = 5.0  # that a request may take to come in, and an answer to go out
 
 Answer = tuple[int, str, bytes]  # status, content type, content
-Page = Callable[[], Answer]
+Page = Callable[[str], Answer]  # of what the request says it accepts
 
 
 def as_json(status: int, tree: Mapping[str, object]) -> Answer:
@@ -107,7 +107,9 @@ def _handler(pages: Mapping[str, Page], telemetry: Telemetry) -> type[BaseHTTPRe
         def do_GET(self) -> None:
             page = pages.get(self.path.partition("?")[0])
             try:
-                status, kind, content = page() if page else (404, "text/plain", b"not here\n")
+                status, kind, content = (
+                    page(self.headers.get("Accept", "")) if page else (404, "text/plain", b"not here\n")
+                )
             except Exception:  # noqa: BLE001  said, and answered as what it is
                 telemetry.event("http.failed", {"path": self.path, "trace": traceback.format_exc()}, level="error")
                 status, kind, content = 500, "text/plain", b"trouble of our own, see the log\n"

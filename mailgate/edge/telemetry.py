@@ -7,20 +7,25 @@ become the library's metrics at a scrape: its own take a lock and a handful of c
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 import mailgate
 from mailgate.core.envelope import SOURCES
 from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
 from mailgate.core.scan import UnscoredReason
+from mailgate.core.story import Once
+from mailgate.core.verdict import Action
 from mailgate.edge.log import EventLog
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -39,6 +44,7 @@ _COUNTERS = {
     "network_hits": ("Messages from networks in a set that is acted on", ("set",)),
     "network_drift": ("Messages from networks that the layer of a context should have stopped", ("context",)),
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
+    "mailman_drained": ("Files that were seen to leave a queue of Mailman's", ("queue",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
     "history_lost": ("Events of messages that the history lacks", ()),
 }
@@ -50,10 +56,11 @@ _HISTOGRAMS = {
 }
 _GAUGES = {
     "connections": ("Open connections", ("door",)),
-    "loop_lag_seconds": ("How late the event loop was when last looked at", ()),
 }
 
 # Labels that exist from the first scrape on, so that a rate over them has a beginning.
+_DOORS = ("lmtp", "smtp", "verdict")
+_VERDICTS = (*(action.name.lower() for action in Action), "failed")
 _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("recipients", "outcome", ("delivered", "spooled", "held", "deferred", "rejected", "discarded")),
     ("unscored", "reason", get_args(UnscoredReason)),
@@ -92,12 +99,15 @@ class _Tally(Collector):
     def __init__(self) -> None:
         self.sums: dict[_Key, float] = {}
         self.buckets: dict[_Key, list[int]] = {}  # how many in each bucket alone; the last one has no bound
+        self.exemplars: dict[tuple[_Key, int], tuple[str, float]] = {}  # of each bucket the last gate id, and its value
         for name, (_, labels, *_) in (_HISTOGRAMS | _COUNTERS).items():
             if not labels:
                 self.begin((name,), {})
         for name, label, values in _FROM_THE_START:
             for value in values:
                 self.begin((name, value), {label: value})
+        for door, verdict in product(_DOORS, _VERDICTS):
+            self.begin(("messages", door, verdict), {"door": door, "verdict": verdict})
 
     def begin(self, key: _Key, labels: Mapping[str, str]) -> None:
         """Have `key` from now on. Raises ValueError for labels that are not the declared ones, in their order."""
@@ -110,7 +120,7 @@ class _Tally(Collector):
         self.sums[key] = 0.0
 
     def collect(self) -> Iterable[Metric]:
-        sums, buckets = self.sums.copy(), self.buckets.copy()
+        sums, buckets, exemplars = self.sums.copy(), self.buckets.copy(), self.exemplars.copy()
         for name, (what, labels) in _COUNTERS.items():
             counter = CounterMetricFamily(f"mailgate_{name}", what, labels=labels)
             for key, value in sums.items():
@@ -122,11 +132,22 @@ class _Tally(Collector):
             ends = [*(str(float(bound)) for bound in bounds), "+Inf"]
             for key, counts in buckets.items():
                 if key[0] == name:
-                    histogram.add_metric(key[1:], list(zip(ends, accumulate(counts), strict=True)), sums[key])
+                    marks = [exemplars.get((key, n)) for n in range(len(ends))]
+                    histogram.add_metric(key[1:], _buckets(ends, counts, marks), sums[key])
             yield histogram
 
     def describe(self) -> Iterable[Metric]:
         return self.collect()
+
+
+def _buckets(
+    ends: Iterable[str], counts: Iterable[int], marks: Iterable[tuple[str, float] | None]
+) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """The buckets of a histogram as the library wants them."""
+    return [
+        (end, count, Exemplar({"gate_id": mark[0]}, mark[1])) if mark else (end, count)
+        for end, count, mark in zip(ends, accumulate(counts), marks, strict=True)
+    ]
 
 
 class Telemetry:
@@ -142,6 +163,10 @@ class Telemetry:
             name: Gauge(f"mailgate_{name}", what, labels, registry=self._registry)
             for name, (what, labels) in _GAUGES.items()
         }
+        for door in _DOORS:
+            self.gauge("connections", 0, door=door)
+        self._errors: dict[str, tuple[float, int, str]] = {}  # by event: when the last was, how many, its cause
+        ProcessCollector(registry=self._registry)
         info = Gauge("mailgate_build_info", "Version of this mailgate", ("version",), registry=self._registry)
         info.labels(mailgate.__version__).set(1)
 
@@ -159,27 +184,53 @@ class Telemetry:
         gauge = self._gauges[name]
         (gauge.labels(**labels) if labels else gauge).set(value)
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
-        """Add to a histogram."""
+    def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:
+        """Add to a histogram. `exemplar`: the gate id of the message that took so long."""
         key = (name, *labels.values())
         if key not in self._tally.sums:
             self._tally.begin(key, labels)
         self._tally.sums[key] += value
-        self._tally.buckets[key][bisect_left(_HISTOGRAMS[name][2], value)] += 1
+        bucket = bisect_left(_HISTOGRAMS[name][2], value)
+        self._tally.buckets[key][bucket] += 1
+        if exemplar:
+            self._tally.exemplars[key, bucket] = exemplar, value
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
         """Say it in the log, and keep it if it is of a message."""
-        self._log.event(name, fields, level)
+        if level == "error":
+            _, times, _ = self._errors.pop(name, (0.0, 0, ""))  # the latest last
+            self._errors[name] = time.time(), times + 1, _cause(fields)
         if "id" in fields:
+            fields = Once(fields)
             self.keep(name, fields, level)
+        self._log.event(name, fields, level)
 
     def at_scrape(self, ask: Callable[[], Iterable[Sample]]) -> None:
         """Have `ask` called at each scrape (in the thread of the scrape) for gauges: name, help, labelled values."""
         self._registry.register(_AtScrape(ask))
 
-    def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+    def sums(self, names: Iterable[str]) -> dict[tuple[str, ...], float]:
+        """These counters as they are: by their name and the values of their labels. Any thread may ask."""
+        return {key: value for key, value in self._tally.sums.copy().items() if key[0] in names}
+
+    def errors(self) -> list[dict[str, object]]:
+        """What was said with the level "error", each event once, the latest first. Any thread may ask."""
+        found = [
+            {"event": name, "times": times, "last": last, "cause": cause}
+            for name, (last, times, cause) in self._errors.copy().items()
+        ]
+        return found[::-1]
+
+    def exposition(self, accept: str = "") -> tuple[str, bytes]:
+        """The content type and all metrics, in OpenMetrics or Prometheus' text format, as who asks accepts it."""
+        encode, kind = choose_encoder(accept)
+        return kind, encode(self._registry)
+
+
+def _cause(fields: Mapping[str, object]) -> str:
+    """What an event says of its reason, in a line: for a traceback that is the last one."""
+    lines = str(fields.get("cause") or fields.get("trace") or fields.get("problems") or "").strip().splitlines()
+    return lines[-1][:300] if lines else ""
 
 
 def _nowhere(_name: str, _fields: Mapping[str, object], _level: str) -> None:

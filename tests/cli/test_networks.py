@@ -66,7 +66,7 @@ def test_check_says_what_would_happen_and_why(lists: Site) -> None:
     assert f"{lists.directory}/site.yaml:3" in ran.out
     assert ran.out.splitlines()[-1] == (
         "192.0.2.200: mail: reject where Exim asks first, else policy.reject_after_acceptance: hold;"
-        " also listed for ferm, varnish; mail from there is drift of ferm"
+        " also listed for ferm, varnish; ferm should have stopped it (drift)"
     )
 
 
@@ -81,6 +81,39 @@ def test_check_says_what_would_happen_and_why(lists: Site) -> None:
 def test_check_of_others(lists: Site, ip: str, status: int, said: str) -> None:
     ran = lists.run("networks", "check", ip)
     assert (ran.status, f"{ip}: {said}" in ran.out) == (status, True)
+
+
+def test_check_says_what_a_script_wants_to_know(lists: Site) -> None:
+    (row,) = lists.run("networks", "check", "192.0.2.9", "--json").rows
+    assert (row["action"], row["spared"], row["drift"]) == ("none", True, [])
+    (row,) = lists.run("networks", "check", "192.0.2.10", "--json").rows
+    assert (row["action"], row["spared"], row["drift"]) == ("reject", False, ["ferm"])
+
+
+def test_check_of_a_broken_list_says_what_is_in_force(lists: Site) -> None:
+    lists.run("networks", "reload")
+    (lists.directory / "site.yaml").write_text("a: [")
+    ran = lists.run("networks", "check", "192.0.2.10")
+    assert ran.status == 0
+    assert "192.0.2.10: mail: reject where Exim asks first" in ran.out
+    assert "is no YAML" in ran.err
+    assert "(what it listed before is in force)" in ran.err
+    (row,) = lists.run("networks", "check", "192.0.2.10", "--json").rows
+    assert (row["set"], row["line"], row["file"]) == ("blocked", None, f"{lists.directory}/site.yaml")
+
+
+def test_a_damaged_table_is_no_table(lists: Site) -> None:
+    lists.run("networks", "reload")
+    (lists.directory / "networks.table").write_bytes(b"damaged")
+    assert [row["set"] for row in lists.run("networks", "list", "--json").rows] == ["blocked", "bots"]
+    assert "2001:db8::/32" in lists.run("networks", "export", "--format", "plain").out
+
+
+def test_a_table_that_can_not_be_read(lists: Site) -> None:
+    (lists.directory / "networks.table").mkdir()
+    for verb in (("list",), ("export", "--format", "plain"), ("reload",)):
+        ran = lists.run("networks", *verb)
+        assert (ran.status, f"{lists.directory}/networks.table: Is a directory" in ran.err) == (1, True)
 
 
 def test_check_wants_addresses(lists: Site) -> None:
@@ -124,6 +157,8 @@ def test_what_a_person_wrote_stays_and_what_has_expired_goes(lists: Site) -> Non
         ("10.0.0.1", "--reason", "a\nb"),
         ("10.0.0.1",),
         ("10.0.0.1", "--reason", "x", "--for", "soon"),
+        ("10.0.0.1", "--reason", "x", "--for", "0s"),
+        ("10.0.0.1", "--reason", "x", "--for", "99999999d"),
         ("nonsense", "--reason", "x"),
         ("0.0.0.0/0", "--reason", "x", "--yes"),
     ],
@@ -131,6 +166,20 @@ def test_what_a_person_wrote_stays_and_what_has_expired_goes(lists: Site) -> Non
 def test_what_add_does_not_do(lists: Site, arguments: tuple[str, ...]) -> None:
     assert lists.run("networks", "add", *arguments).status == 2
     assert not (lists.directory / "own.txt").exists()
+
+
+def test_a_range_goes_as_it_came(lists: Site) -> None:
+    lists.run("networks", "add", "10.0.0.1-10.0.0.9", "10.0.0.1", "--reason", "x")
+    assert (lists.directory / "own.txt").read_text().splitlines()[1:] == ["10.0.0.1-10.0.0.9 # x", "10.0.0.1/32 # x"]
+    gone = lists.run("networks", "remove", "10.0.0.1-10.0.0.9", "10.0.0.2")
+    assert (gone.status, gone.out) == (3, "removed: 10.0.0.1-10.0.0.9 # x\n")
+    assert gone.err == f"mailgate: {lists.directory}/own.txt does not list 10.0.0.2/32\n"
+
+
+def test_add_says_what_it_will_not_come_to(lists: Site) -> None:
+    said = "mailgate: mail from 192.0.2.9/32 is taken all the same: it is in spam.skip_networks\n"
+    assert lists.run("networks", "add", "192.0.2.0/24", "--reason", "x").err == said
+    assert lists.run("networks", "add", "192.0.3.0/24", "::/64", "--reason", "x").err == ""
 
 
 def test_two_at_once_lose_nothing(lists: Site) -> None:

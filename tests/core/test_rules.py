@@ -154,7 +154,7 @@ def test_nothing_said_is_accept() -> None:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(ASKED_FOR)))
 def test_the_strongest_wins_and_all_reasons_are_kept(order: tuple[Action, ...]) -> None:
-    decision = strongest(verdict(action, action.name) for action in order)
+    decision = strongest([verdict(action, action.name) for action in order])
     assert decision == Decision(Action.REJECT, ("REJECT", "HOLD", "DEFER", "ACCEPT"), Reply(450, "4.0.0", "REJECT"))
 
 

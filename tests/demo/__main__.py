@@ -4,8 +4,9 @@ import sys
 import time
 from contextlib import ExitStack
 
-from tests.demo import asking, spam
+from tests.demo import asking, blocked, spam
 from tests.demo.scene import Demo
+from tests.stack.gate import merged
 from tests.stack.mails import Mail, mails
 from tests.stack.spamd import Spamd
 from tests.stack.stack import Stack
@@ -21,7 +22,7 @@ def main() -> int:
     demo.title("Starting a real Exim, Mailman core and spamd, and mailgate between them, on loopback")
     with ExitStack() as undo:
         stack, spamd = _parts(undo)
-        gate = stack.start_gate(spam.settings(spamd), verdict=True)
+        gate = stack.start_gate(merged(spam.settings(spamd), blocked.settings(stack)), verdict=True)
         doors = f"mailgate on {gate.lmtp[1]} (LMTP), Mailman on {stack.mailman.address[1]}, spamd on {spamd.address[1]}"
         demo.say(f"Exim listens on {stack.exim.address[1]}, {doors}")
         address = stack.new_list()
@@ -54,7 +55,10 @@ def main() -> int:
         demo.title("6  Exim asks mailgate before it accepts: GTUBE again, and a ham post")
         demo.check_once(stack, asking.show_refusal(demo, stack, gate, address))
 
-        demo.title("7  The metrics that moved")
+        demo.title("7  A client's network is listed as abusive, and then is not any more")
+        demo.check_once(stack, blocked.show_block(demo, stack, gate, address))
+
+        demo.title("8  The metrics that moved")
         demo.show_metrics(gate)
         demo.check(not stack.exim.queue(), "Exim's queue is empty")
     demo.verdict(time.monotonic() - started)

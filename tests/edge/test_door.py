@@ -80,8 +80,8 @@ DIALOGUES: dict[str, list[tuple[bytes, int]]] = {
     ],
     "what is no command": [
         (b"", 500), (b" ", 500), (b"\x00", 500), (b"BDAT 3 LAST", 500), (b"XYZZY", 500), (b"MAIL\tFROM:<>", 500),
-        (b"\xff\xfe\xfd", 500), (b"NOOP" + b"x" * 5000, 500), (b"x" * 200_000, 500), (b"STARTTLS", 454),
-        (b"AUTH PLAIN AAAA", 503), (b"VRFY <a@lists.test>", 252), (b"EXPN a", 502), (b"HELP MAIL", 250),
+        (b"\xff\xfe\xfd", 500), (b"NOOP" + b"x" * 5000, 500), (b"x" * 200_000, 500), (b"STARTTLS", 500),
+        (b"AUTH PLAIN AAAA", 500), (b"VRFY <a@lists.test>", 252), (b"EXPN a", 502), (b"HELP MAIL", 250),
         (b"NOOP again and again", 250), (b"QUIT", 221),
     ],
 }  # fmt: skip
@@ -285,3 +285,11 @@ def test_octet_by_octet(pair: Pair) -> None:
             client.send(bytes([octet]))
         assert [reply.code for reply in client.replies(2)] == [250, 250]
     assert pair.fake.taken[0].octets.endswith(octets)
+
+
+@pytest.mark.parametrize(("door", "hello"), [(LMTP, "LHLO"), (SMTP, "EHLO")])
+def test_who_does_not_say_hello_is_told_how(pair: Pair, door: str, hello: str) -> None:
+    with at(pair, door, hello=False) as client:
+        client.reply()
+        for command in ("MAIL FROM:<a@example.net>", "RCPT TO:<a@lists.test>", "DATA"):
+            assert str(client.command(command)) == f"503 5.5.1 Error: send {hello} first"

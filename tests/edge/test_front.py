@@ -1,16 +1,22 @@
 """The SMTP door behind a front that says whom it passes on: the PROXY protocol and XCLIENT, as told and as forged."""
 
+import asyncio
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mailgate import config
+from mailgate.edge.listener import Listener
+from mailgate.edge.listener.front import FrontedSession
 from tests.edge.pair import Pair, mail, started
 from tests.edge.test_door import LMTP, at
 from tests.stack.client import Client
+from tests.stack.ports import Port
 from tests.stack.waiting import wait_until
 
 LIST = "list@lists.test"
@@ -154,12 +160,54 @@ def test_who_is_passed_on_without_an_address_is_unknown(proxied: Pair, header: b
 )
 def test_without_a_header_by_the_rules_the_connection_ends(proxied: Pair, header: bytes) -> None:
     before = proxied.gate.metric("mailgate_reasons_total", reason="bad-proxy-header")
+    told = len(proxied.gate.events("peer.refused"))
     with said(proxied, header) as client:
         assert str(client.greeting) == "421 4.7.0 a PROXY header is asked for here"
         with pytest.raises((EOFError, ConnectionError)):
             client.reply()
     assert proxied.gate.metric("mailgate_reasons_total", reason="bad-proxy-header") == before + 1
+    wait_until(lambda: len(proxied.gate.events("peer.refused", peer="127.0.0.1")) > told, "the log says so")
     assert proxied.gate.events("peer.refused", peer="127.0.0.1")[-1]["cause"]
+
+
+@pytest.mark.parametrize("beginning", [b"", b"PROXY TCP4 192.0.2.7 ", SIGNATURE + b"\x21"])
+async def test_a_header_that_does_not_come_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    monkeypatch.setattr(FrontedSession, "patience", 0.05)
+    telemetry = Recorded()
+    file = tmp_path / "mailgate.toml"
+    with Port() as port:
+        file.write_text(f'[relay]\nlmtp = []\nsmtp = ["{port}"]\nproxy_protocol = true\n')
+        listener = Listener(config.load(file), never, never, telemetry)
+        await listener.start()
+        reader, writer = await asyncio.open_connection(*port.address)
+        writer.write(beginning)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b"421 4.7.0 a PROXY header is asked for here\r\n"
+        assert telemetry.events == [("peer.refused", {"peer": "127.0.0.1", "cause": "no PROXY header in time"})]
+        writer.close()
+        await listener.stop()
+
+
+class Recorded:
+    """Telemetry that keeps its events."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, object]]] = []
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None: ...
+    def gauge(self, name: str, value: float, **labels: str) -> None: ...
+    def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None: ...
+
+    def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
+        assert level == "warning"
+        self.events.append((name, dict(fields)))
+
+
+def never(*_: object) -> Any:
+    """No message comes."""
+    raise AssertionError
 
 
 def test_a_header_in_pieces_and_all_of_a_dialogue_at_once(proxied: Pair) -> None:

@@ -1,5 +1,6 @@
 """The daemon follows its lists: what is new, what is broken, what was in force before it started."""
 
+import re
 import shutil
 import signal
 import time
@@ -96,6 +97,8 @@ def test_a_broken_file_leaves_in_force_what_it_listed(place: Place) -> None:
     assert (event["file"], "is no JSON" in event["cause"], event["since"] > 0) == (broken, True, True)
     assert place.blocked(SECOND)
     assert place.gate.metric("mailgate_network_list_broken", file=broken) == 1
+    said = place.gate.cli("status").stdout
+    assert re.search(rf"^networks: +.*{re.escape(broken)}", said, re.MULTILINE), said
     place.write("one.txt", "192.0.2.1\n")  # the others go on to be read
     place.becomes(FIRST, blocked=False)
     assert place.blocked(SECOND)
@@ -175,7 +178,8 @@ def test_a_reload_takes_other_files_and_actions(place: Place) -> None:
 def test_no_place_for_the_table_costs_no_mail(place: Place) -> None:
     place.table.mkdir()
     place.gate.start()
-    assert place.gate.wait_for_event("networks.failed")
+    place.gate.wait_for_event("networks.failed")
+    assert {one["cause"] for one in place.gate.events("networks.failed")} == {f"{place.table}: Is a directory"}
     assert not place.blocked(FIRST)
     assert place.pair.fake.taken
 

@@ -1,6 +1,9 @@
 """Each format of lists from a file, with the line of each entry, and what is wrong with a file."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ from hypothesis import strategies as st
 
 from mailgate.core.located import Broken, Pairs, Word, from_json
 from mailgate.core.network_lists import Bad, Entry, read
+from mailgate.core.network_table import Table
 from mailgate.core.networks import networks
-from mailgate.edge.networks import files, yaml
+from mailgate.edge.networks import Sources, files, making, yaml
 
 LISTS = Path(__file__).parent / "lists"
 
@@ -114,6 +118,13 @@ def test_definitions_of_firewalls() -> None:
         ("a.yaml", b"? [a]\n: b", "a name must be a word"),
         ("a.yaml", b"a: " + b"[" * 40, "it is too deep"),
         ("a.yaml", b"a: [192.0.2.1]\nb: []\na: []", "line 3: a is there twice"),
+        ("a.yaml", b"cidrs: [192.0.2.1]\ncidrs: [192.0.2.2]", "line 2: cidrs is there twice"),
+        ("a.yaml", b"a: [{cidr: 192.0.2.1,\n cidr: 192.0.2.2}]", "line 2: cidr is there twice"),
+        ("a.yaml", b"a: [192.0.2.1]\n---\na: [192.0.2.2]", "line 2: a second document begins"),
+        ("a.yaml", b"a: [192.0.2.1]\n...\n}", "is no YAML"),
+        ("a.yml", b"", "is empty"),
+        ("a.json", b"\n", "is empty"),
+        ("a.json", b'{"cidrs": ["192.0.2.1"],\n"cidrs": []}', "line 2: cidrs is there twice"),
         ("a.json", b'{"a": ["192.0.2.1"],\n', "line 2: is no JSON"),
         ("a.json", b'{"a": ' + b"[" * 100_000, "it is too deep"),
         ("a.json", b"{", "line 1: is no JSON"),
@@ -134,6 +145,39 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
     for file, why in ((tmp_path / "none", "No such file or directory"), (tmp_path, "there is no file of networks")):
         with pytest.raises(Broken, match=why):
             list(files.read(str(file)))
+
+
+def test_what_is_no_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "endless.txt").symlink_to("/dev/zero")
+    for name in ("pipe.txt", "endless.txt"):
+        with pytest.raises(Broken, match="is no file, but a pipe or a device"):
+            list(files.read(str(tmp_path / name)))
+
+
+def test_a_link_that_leads_nowhere_is_not_an_empty_list(tmp_path: Path) -> None:
+    now, lists, listed = 1000.0, tmp_path / "lists", tmp_path / "today.txt"
+    lists.mkdir()
+    listed.write_text("192.0.2.1\n")
+    (lists / "a.txt").write_text("192.0.2.2\n")
+    (lists / "current.txt").symlink_to(listed)
+    (lists / "round.txt").symlink_to("round.txt")
+    sources = Sources((lists,), tmp_path / "own.txt")
+    before = Table(making.made(sources, None, now))
+    listed.unlink()
+    table = Table(making.made(sources, before, now))
+    assert [one.name for one in table.find(4, 0xC0000201, now)] == ["current"]
+    assert [(Path(one.name).name, one.broken) for one in table.files] == [
+        ("a.txt", ""),
+        ("current.txt", "No such file or directory"),
+        ("round.txt", "Too many levels of symbolic links"),
+    ]
+
+
+def test_what_is_no_word_in_json_is_told_as_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{\n"a": ["192.0.2.1", null, 12, NaN]}')
+    bad = [one for one in files.read(str(tmp_path / "a.json")) if isinstance(one, Bad)]
+    assert [(one.line, one.problem) for one in bad] == [(2, f"{word} is no network") for word in ("null", "12", "NaN")]
 
 
 @pytest.mark.parametrize("octets", [b"", b"\n# nothing yet\n", b"\xef\xbb\xbf192.0.2.1\n"])
@@ -161,7 +205,9 @@ def worded(tree: object) -> object:
     """A tree of JSON with words only."""
     if isinstance(tree, dict):
         return {key: worded(value) for key, value in tree.items()}
-    return [worded(one) for one in tree] if isinstance(tree, list) else str(tree)
+    if isinstance(tree, list):
+        return [worded(one) for one in tree]
+    return tree if isinstance(tree, str) else json.dumps(tree)
 
 
 @given(JSON, st.sampled_from([None, 1]))
@@ -201,3 +247,18 @@ def test_any_text_is_read_or_broken(text: str) -> None:
         except Broken:
             continue
         assert all(isinstance(one, Entry | Bad) or one.name for one in found)
+
+
+def test_files_that_want_too_much_memory_leave_the_table(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("cidrs:\n" + "- {cidr: 192.0.2.1, comment: x}\n" * 60_000)
+    module = ["-I", "-m", "mailgate.edge.networks.making", "--table", "table", "--own", "own.txt", "a.yaml"]
+    run = subprocess.run(
+        ["prlimit", f"--as={100 * 2**20}", sys.executable, *module],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (1, "table: no memory")
+    assert not (tmp_path / "table").exists()

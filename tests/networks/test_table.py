@@ -2,6 +2,7 @@
 
 import ipaddress
 import itertools
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -83,7 +84,25 @@ def test_what_is_known_of_sets_and_files_comes_back() -> None:
         ("b", ("mx",), "why", "/lists/b.txt", 3),
     ]
     assert made.files == (ListFile("/lists/a.txt", "1-2-3"),)
-    assert (made.made, made.expiries) == (NOW, ())
+    assert (made.made, list(made.expiries)) == (NOW, [])
+
+
+def test_however_many_expiries_there_are_a_table_is_read_in_no_time() -> None:
+    """A thread of the daemon's does it, and what is read in one go has the loop wait."""
+    many = 50_000
+    listed = Listed()
+    for number in range(many):
+        listed.add(Span(4, 2 * number, 2 * number), SETS[number % 2], number + 1)
+    octets = listed.built(SETS, (), NOW)
+    seconds = []
+    for _ in range(3):
+        began = time.process_time()
+        made = Table(octets)
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 0.02
+    assert sorted(made.expiries) == list(range(1, many + 1))
+    assert made.find(4, 2 * (many - 1), many - 0.5) == (made.sets[1],)
+    assert made.find(4, 2 * (many - 1), many + 0.5) == made.find(4, 1, 0) == ()
 
 
 def test_taking_back_leaves_what_was_before() -> None:

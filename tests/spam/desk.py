@@ -43,6 +43,10 @@ class Desk:
         """Does the gate believe that the scorer is alive?"""
         return self.gate.metric("mailgate_upstream_up", upstream=str(self.scorer.port)) == 1
 
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Write the configuration with these over the settings that it began with."""
+        self.pair.configure(merged(self._settings, settings))
+
     def policy(self, **spam: Any) -> None:
         """Have the gate take this policy (on top of what it was started with) by SIGHUP; `late` is for [policy]."""
         late = {"policy": {"reject_after_acceptance": spam.pop("late", "hold")}}
@@ -130,11 +134,12 @@ class Desk:
 
 
 @contextmanager
-def open_desk(settings: Mapping[str, Any] | None = None) -> Iterator[Desk]:
-    """A desk with its gate running."""
+def open_desk(settings: Mapping[str, Any] | None = None, *, stopped: bool = False) -> Iterator[Desk]:
+    """A desk with its gate running, or still to be configured and started."""
     desk = Desk(settings)
     try:
-        desk.gate.start()
+        if not stopped:
+            desk.gate.start()
         yield desk
     except BaseException:
         desk.pair.expect_trouble()  # the test's own failure says more

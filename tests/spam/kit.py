@@ -71,7 +71,7 @@ class Watched(Telemetry):
         """A sample of /metrics; 0 if it is not there."""
         said = ",".join(f'{key}="{labels[key]}"' for key in sorted(labels))
         wanted = f"mailgate_{name}{{{said}}} " if labels else f"mailgate_{name} "
-        for line in self.exposition().decode().splitlines():
+        for line in self.exposition()[1].decode().splitlines():
             if line.startswith(wanted):
                 return float(line.removeprefix(wanted))
         return 0.0

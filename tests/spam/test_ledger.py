@@ -66,7 +66,7 @@ def assert_passed_unscored(desk: Desk, watch: Watch, sent: str, reason: str, sta
     """All four say that this one message, and no other, has passed unscored."""
     assert marks(desk.wait_taken(sent)) == {"X-Mailgate-Scan": f"unscored; reason={reason}"}
     assert watch.counted() == {reason: 1}
-    [told] = desk.gate.events("spam.unscored", message_id=sent)
+    told = desk.gate.wait_for_event("spam.unscored", message_id=sent)
     assert (told["text"], told["reason"]) == ("all spamd servers failed", reason)
     wait_states(desk, sent, {LIST: state})
     found = entry(desk, sent)

@@ -28,7 +28,7 @@ class Recorder:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         self.numbers.append((name, amount, labels))
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:  # noqa: ARG002
         self.numbers.append((name, value, labels))
 
     def gauge(self, name: str, value: float, **labels: str) -> None:

@@ -67,6 +67,11 @@ class Gate:
         return self._verdict.address
 
     @property
+    def http(self) -> str:
+        """Where it serves /metrics."""
+        return str(self._http)
+
+    @property
     def pid(self) -> int:
         """The process id of the daemon."""
         assert self._child is not None
@@ -169,6 +174,12 @@ class Gate:
             return error.code, error.read().decode()
         except OSError as error:
             return 0, str(error)
+
+    def ask(self, path: str, accept: str) -> tuple[str, str]:
+        """The content type and the text of a page, for who accepts that."""
+        request = urllib.request.Request(f"http://{self._http}{path}", headers={"Accept": accept})
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return response.headers["Content-Type"], response.read().decode()
 
     def metrics(self) -> dict[str, float]:
         """All samples: `name{label="value"}` (labels in order of their names) → value."""

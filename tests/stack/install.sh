@@ -11,9 +11,10 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 parts=$(cd "$here/../.." && pwd)/.parts
 python=/usr/bin/python3 # Debian's own: Mailman runs as an unprivileged user, who may not look into root's home
-services="exim4 spamd rspamd nftables varnish" # of those packages that bring one
+services="exim4 spamd rspamd nftables varnish prometheus" # of those packages that bring one
 packages="exim4-daemon-heavy spamassassin spamd rspamd python3-venv systemd gcc libc6-dev"
 packages="$packages nftables apache2-bin varnish" # with ferm: what reads the exports of networks
+packages="$packages prometheus" # with promtool: what reads the metrics and the alert rules
 policy=/usr/sbin/policy-rc.d
 log=$parts/install.log
 

@@ -39,7 +39,8 @@ _RUNNERS = (
     "task",
     "virgin",
 )
-_NEEDED = ("lmtp", "rest", "in", "pipeline", "archive")
+REST_SECRET = b"restadmin:restpass"
+NEEDED = ("lmtp", "rest", "in", "pipeline", "archive")
 # Any post, by anybody, of any size, goes to the archive without being held.
 _OPEN_LIST = {
     "default_nonmember_action": "accept",
@@ -89,7 +90,7 @@ class Mailman(Program):
             "antispam": {"header_checks": "\n    X-Spam-Score: [^+]*[+]{6,}", "jump_chain": "discard"},
         }
         for name in _RUNNERS:
-            sections[f"runner.{name}"] = {"sleep_time": "0.1s"} if name in _NEEDED else {"start": "no"}
+            sections[f"runner.{name}"] = {"sleep_time": "0.1s"} if name in NEEDED else {"start": "no"}
         if long_lines:
             sections["plugin.mailgate_longlines"] = {
                 "class": "mailgate_longlines.plugin.LongLines",
@@ -97,6 +98,15 @@ class Mailman(Program):
             }
         parts = [[f"[{name}]", *(f"{key}: {value}" for key, value in keys.items())] for name, keys in sections.items()]
         return "\n".join("\n".join(lines) for lines in parts) + "\n"
+
+    @property
+    def watched(self) -> dict[str, object]:
+        """The keys of [mailman] by which a gate sees how it is. A file with REST_SECRET goes with them."""
+        return {
+            "queue_dir": str(self.var / "queue"),
+            "pid_file": str(self.var / "master.pid"),
+            "rest_url": f"http://{self._rest}/3.1",
+        }
 
     def begin(self) -> None:
         """Start it; `ready` waits until it answers."""
@@ -178,7 +188,7 @@ class Mailman(Program):
             method=method,
             headers={
                 "Content-Type": "application/json",
-                "Authorization": "Basic " + base64.b64encode(b"restadmin:restpass").decode(),
+                "Authorization": "Basic " + base64.b64encode(REST_SECRET).decode(),
             },
         )
         try:

@@ -141,7 +141,7 @@ def test_forged_fields_are_cut_and_foreign_ones_stay(stack: Stack, gate: Gate, a
     behind = stack.to_mailman.wait_for(mail.message_id).octets
     _, gate_id, rest = gates_own(behind)
     assert field_in_front(rest, "Received")[1] == b"".join(foreign) + plain.octets
-    assert gate_id == gate.events("message.delivered")[0]["id"]
+    assert gate_id == gate.wait_for_event("message.delivered")["id"]
     assert "X-Mailgate-Client" not in behind.decode()
 
 

@@ -19,11 +19,11 @@ from mailgate.core.origin import address
 from mailgate.edge.listener.session import Session
 from mailgate.edge.listener.wire import Wire
 
-_PATIENCE = 10.0  # seconds until a PROXY header must have come; the protocol asks for at least 3
-
 
 class FrontedSession(Session):
     """SMTP, perhaps behind a front."""
+
+    patience = 10.0  # seconds until a PROXY header must have come; the protocol asks for at least 3
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]  # the base's own
@@ -53,7 +53,7 @@ class FrontedSession(Session):
     async def _proxied(self) -> bool:
         """Read the header; False if the connection has to end."""
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self.patience):
                 said = await get_proxy(_Reader(self.wire))
             cause = said.error or ("" if said.valid else "no PROXY header")
         except TimeoutError:

@@ -15,8 +15,8 @@ RCPT_TAKEN = b"250 2.1.5 Ok\r\n"
 
 @cache
 def commands_of(session: type) -> list[str]:
-    """The names of the methods that do a session's commands."""
-    return [name for name in dir(session) if name.startswith("smtp_")]
+    """The names of the methods that do a session's commands; without those of aiosmtpd that no door of ours offers."""
+    return [name for name in dir(session) if name.startswith("smtp_") and name not in {"smtp_AUTH", "smtp_STARTTLS"}]
 
 
 class Hooks:

@@ -209,6 +209,9 @@ class Session(Ending):
         size = f"SIZE {self.listener.config.relay.max_message_size}"
         return "PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8", size
 
+    async def check_helo_needed(self, _helo: str = "") -> bool:
+        return await super().check_helo_needed("LHLO" if self.door == "lmtp" else "EHLO")
+
     # the envelope
 
     def _at_a_glance(self, octets: bytes) -> bytes:
@@ -246,7 +249,7 @@ class Session(Ending):
     async def smtp_DATA(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
         assert self.envelope is not None
         if self._intake is None:
-            if await self.check_helo_needed("LHLO" if self.door == "lmtp" else "EHLO"):
+            if await self.check_helo_needed():
                 return
             if not self.envelope.rcpt_tos:
                 await self.push("503 5.5.1 no valid recipients")

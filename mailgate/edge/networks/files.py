@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,8 @@ from mailgate.edge.networks import yaml
 
 _MISSING = "missing"
 _YAML = {".yaml", ".yml"}
-_OF_DIRECTORIES = {*_YAML, ".json", ".txt", ".list", ".nft"}  # not editors' copies, nor packages' leftovers
+_TREES = {*_YAML, ".json"}  # where an empty list has a word or two
+_OF_DIRECTORIES = {*_TREES, ".txt", ".list", ".nft"}  # not editors' copies, nor packages' leftovers
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ def _inside(path: Path) -> Iterable[Path]:
 
 
 def _counts(file: Path) -> bool:
-    return file.suffix in _OF_DIRECTORIES and not file.name.startswith(".") and file.is_file()
+    """Also a link that leads nowhere: what it led to is missed, not gone."""
+    return file.suffix in _OF_DIRECTORIES and not file.name.startswith(".") and not file.is_dir()
 
 
 def _version(file: Path) -> str:
@@ -62,7 +66,7 @@ def read(name: str) -> Iterator[NetworkSet | Entry | Bad]:
     """What stands in a file, as `core.network_lists.read` has it. Raises Broken, at once or later."""
     file = Path(name)
     try:
-        with file.open("rb") as opened:
+        with open(file, "rb", opener=_opened) as opened:
             octets = opened.read(MAX_OCTETS + 1)
         text = octets.decode()
     except IsADirectoryError:
@@ -73,4 +77,16 @@ def read(name: str) -> Iterator[NetworkSet | Entry | Bad]:
         raise Broken(f"is no text: octet {error.start + 1} is not UTF-8") from None
     if len(octets) > MAX_OCTETS:
         raise Broken(f"is larger than {said_octets(MAX_OCTETS)}")
+    if file.suffix in _TREES and not text.strip("\ufeff \t\r\n"):
+        raise Broken("is empty: whoever writes it has not got to the end, or not begun")
     return network_lists.read(name, text, yaml.read(text) if file.suffix in _YAML else None)
+
+
+def _opened(name: str, flags: int) -> int:
+    """A handle to a plain file. A pipe would have us wait for its writer, and a device has no end."""
+    handle = os.open(name, flags | os.O_NONBLOCK)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # a directory is refused by whoever asked
+        return handle
+    os.close(handle)
+    raise Broken("is no file, but a pipe or a device")

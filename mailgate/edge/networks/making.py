@@ -1,7 +1,8 @@
 """From files to a table: a process of its own, so that a million networks don't hold the daemon's loop up.
 
 Promises: the table is there whole or not at all. What a broken file listed before stays listed, from the table before.
-How it fails: exit status 1 and the reason on stderr; the table is the one before then.
+How it fails: exit status 1 and the reason on stderr, also where the files want more memory than there is to be; the
+table is the one before then.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mailgate.core.located import Broken
@@ -24,6 +27,7 @@ from mailgate.edge.networks.writing import write
 MODE = 0o640
 _TOLD = 20  # bad entries of a file that are told one by one
 _NICE = 10  # mail goes first
+_MOST = 3 * 2**30  # octets of memory; a million entries with words of their own, as YAML, take half of that
 
 
 def made(sources: Sources, before: Table | None, now: float) -> bytes:
@@ -64,16 +68,20 @@ def _read(name: str, listed: Listed, sets: int) -> tuple[list[NetworkSet], list[
 
 
 def _keep(name: str, listed: Listed, before: Table | None) -> list[NetworkSet]:
-    """List what this file, or the files of this directory, listed before."""
-    if before is None:
-        return []
-    kept = [one for one in before.sets if one.file == name or str(Path(one.file).parent) == name]
-    if kept:
+    for one in kept(name, before):
+        listed.add(one.span, one.of, one.expires)
+    return _of_file(name, before)
+
+
+def kept(name: str, before: Table | None) -> Iterator[Entry]:
+    """What this file, or the files of this directory, listed before; no line and no comment is known of it."""
+    if before and (sets := _of_file(name, before)):
         for stretch, cover in before.stretches():
-            for of, expires in cover:
-                if of in kept:
-                    listed.add(stretch, of, expires)
-    return kept
+            yield from (Entry(of, stretch, 0, expires, "") for of, expires in cover if of in sets)
+
+
+def _of_file(name: str, before: Table | None) -> list[NetworkSet]:
+    return [one for one in before.sets if name in {one.file, str(Path(one.file).parent)}] if before else []
 
 
 def load(path: Path) -> Table | None:
@@ -84,12 +92,16 @@ def load(path: Path) -> Table | None:
         return None
 
 
+def last(path: Path) -> Table | None:
+    """The same, where a damaged table, or another version's, is as good as none. Raises OSError."""
+    with contextlib.suppress(ValueError):
+        return load(path)
+    return None
+
+
 def make(sources: Sources, path: Path) -> Table:
     """Make the table anew and put it where it belongs. Raises OSError."""
-    before = None
-    with contextlib.suppress(ValueError):  # a damaged one, or another version's, is as good as none
-        before = load(path)
-    octets = made(sources, before, time.time())
+    octets = made(sources, last(path), time.time())
     write(path, octets, MODE)
     return Table(octets)
 
@@ -104,10 +116,12 @@ def main() -> None:
     os.nice(_NICE)
     with contextlib.suppress(OSError):  # where /proc is not to be had, the kernel chooses by itself
         Path("/proc/self/oom_score_adj").write_text("500")
+    _, allowed = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (min(_MOST, allowed) if allowed >= 0 else _MOST, allowed))
     try:
         make(Sources(tuple(given.files), given.own), given.table)
     except (OSError, MemoryError) as error:
-        sys.exit(f"{given.table}: {getattr(error, 'strerror', '') or error or 'no memory'}")
+        sys.exit(f"{given.table}: {getattr(error, 'strerror', '') or str(error) or 'no memory'}")
 
 
 if __name__ == "__main__":

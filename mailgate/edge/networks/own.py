@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mailgate.core import network_lists
 from mailgate.core.network_lists import Entry
-from mailgate.core.networks import Span, networks, said_moment
+from mailgate.core.networks import Span, said, said_moment
 from mailgate.edge.networks.writing import write
 
 _MODE = 0o644
@@ -25,9 +25,12 @@ _HEAD = "# Networks that `mailgate networks add` lists. May be edited: NETWORK [
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change came to: the lines that went, and how many of them had expired by themselves."""
+    """What a change came to: the lines that went, which of those asked for were not listed, and how many lines more
+    went because they had expired.
+    """
 
     gone: tuple[str, ...]
+    missing: tuple[Span, ...]
     expired: int
 
 
@@ -36,7 +39,7 @@ def add(file: Path, spans: Sequence[Span], reason: str, expires: int, now: float
     Lines that have expired go.
     """
     until = f" expires={said_moment(expires)}" if expires else ""
-    new = [f"{network}{until} # {reason}" for one in spans for network in networks(one)]
+    new = [f"{said(one)}{until} # {reason}" for one in spans]
     return _changed(file, spans, new, now)
 
 
@@ -52,13 +55,14 @@ def _changed(file: Path, spans: Sequence[Span], new: Sequence[str], now: float) 
         entries = [one for one in network_lists.read(str(file), text) if isinstance(one, Entry)] if text.strip() else []
         gone = {one.line for one in entries if one.span in spans}
         expired = {one.line for one in entries if 0 < one.expires <= now} - gone
+        missing = tuple(one for one in spans if one not in {entry.span for entry in entries})
         if not (gone or expired or new):
-            return Change((), 0)
+            return Change((), missing, 0)
         kept = [line for number, line in enumerate(lines, 1) if number not in gone | expired]
         while kept and not kept[-1]:
             kept.pop()
         write(file, "".join(f"{line}\n" for line in [*kept, *new]).encode(), _MODE)
-    return Change(tuple(lines[number - 1] for number in sorted(gone)), len(expired))
+    return Change(tuple(lines[number - 1] for number in sorted(gone)), missing, len(expired))
 
 
 @contextlib.contextmanager

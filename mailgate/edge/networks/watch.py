@@ -27,6 +27,8 @@ _LOOK = 1.0  # seconds between two looks at the files; one that has changed is r
 _AGAIN = 60.0  # seconds until the same files are tried again after a failure
 _PATIENCE = 600.0  # seconds that a table may take to be made
 _AT_START = 10.0  # seconds that the doors wait for the first table
+# Python would say on stderr, where the reason of a failure is looked for, that this package knows the module already.
+_MAKING = ("-I", "-W", "ignore::RuntimeWarning:runpy", "-m", "mailgate.edge.networks.making")
 
 
 class Networks:
@@ -106,7 +108,7 @@ class Networks:
         """Make a table; what went wrong. A process of its own, since this one's loop has mail to look after."""
         argv = ["--table", str(self._path), "--own", str(self.sources.own), *map(str, self.sources.files)]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-m", "mailgate.edge.networks.making", *argv),
+            *(sys.executable, *_MAKING, *argv),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -127,7 +129,8 @@ class Networks:
             table = await asyncio.to_thread(load, self._path) or self.table
         except (OSError, ValueError) as error:
             if version != self._loaded:
-                self._telemetry.event("networks.failed", {"cause": f"{self._path}: {error}"}, level="error")
+                said = error.strerror if isinstance(error, OSError) else error
+                self._telemetry.event("networks.failed", {"cause": f"{self._path}: {said}"}, level="error")
             table = self.table
         self._loaded = version
         before, self.table = self.table, table

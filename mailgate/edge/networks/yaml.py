@@ -19,18 +19,21 @@ _DEEPEST = 20
 
 
 def read(text: str) -> Tree:
-    """What the first document of the text says. Raises Broken."""
+    """What the text says, which is one document. Raises Broken."""
+    made: Tree | None = None
     try:
         events = yaml.parse(text, Loader=_LOADER)
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
-                return _node(next(events), events, {}, 0)
+                if made is not None:
+                    raise Broken(f"line {event.start_mark.line + 1}: a second document begins: a file may hold one")
+                made = _node(next(events), events, {}, 0)
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise Broken(f"{where}is no YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise Broken(f"is no YAML: {error}") from None
-    return Pairs()  # nothing but comments
+    return Pairs() if made is None else made  # nothing but comments is an empty list
 
 
 def _node(event: Any, events: Iterator[Any], anchors: dict[str, Tree], depth: int) -> Tree:

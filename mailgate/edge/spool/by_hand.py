@@ -1,5 +1,6 @@
-"""What operators do, written into the history: in the transaction that does it, so it is there if and only if it was
-done. A history that can't be written keeps nobody from acting: that is said, and the verb goes on.
+"""What is done in the spool by verbs, or found when it is opened, written into the history in the same transaction:
+what stands there was done.
+How it fails: a history that can't be written keeps nobody from acting. That is said in the log, and the verb goes on.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ from mailgate.edge.spool.schema import history, history_events
 _TOTAL = "history_octets"  # in `meta`
 _ROW = 100  # octets that a row takes besides its contents
 _LARGEST = 64 * 2**20  # octets of a row when it is unpacked
-_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 _INSERT, _INSERT_EVENTS = insert(history), insert(history_events)
 _OLDEST = select(history.c.id, history.c.ended, history.c.size).order_by(history.c.id).limit(bindparam("most"))
 
@@ -58,7 +57,7 @@ def pack(events: Sequence[Event]) -> Packed:
     """Make them ready to be written; takes some 20 µs for each, so not in the event loop."""
     names = {name for event in events for name in story.names(event.fields)}
     sums = sorted(checksums(names))
-    lines = "\n".join(_encode((event.at, event.name, event.level, dict(event.fields))) for event in events)
+    lines = "\n".join(f'[{at!r}, "{name}", "{level}", {story.as_json(fields)}]' for at, name, level, fields in events)
     return Packed(
         began=min(event.at for event in events),
         ended=max(event.at for event in events),

@@ -11,6 +11,7 @@ Telemetry is called from the writer's thread too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,11 +23,11 @@ from mailgate.core import scan
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
 from mailgate.core.scan import Scored, Unscored
-from mailgate.edge.spool import chronicle, content, control, leases, query
+from mailgate.edge.spool import chronicle, content, control, leases, place, query
 from mailgate.edge.spool.chronicle import Event
 from mailgate.edge.spool.control import Pause
-from mailgate.edge.spool.database import Database
-from mailgate.edge.spool.errors import SpoolDamaged
+from mailgate.edge.spool.database import Database, reusable
+from mailgate.edge.spool.errors import SpoolDamaged, translating
 from mailgate.edge.spool.history import History
 from mailgate.edge.spool.housekeeping import Tended, tend
 from mailgate.edge.spool.leases import Due, Those, Verdicts
@@ -35,7 +36,7 @@ from mailgate.edge.spool.opening import Opened, Serving, begin, open_file
 from mailgate.edge.spool.query import Counts
 from mailgate.edge.spool.records import Records
 from mailgate.edge.spool.schema import FAILED, HELD, PENDING
-from mailgate.edge.spool.storing import Deposit
+from mailgate.edge.spool.storing import Deposit, spooled
 from mailgate.edge.spool.unscored import Note
 from mailgate.edge.spool.writer import Operation
 from mailgate.ports import Claimed, Facts, Parked, Settlement, SpoolError, Telemetry
@@ -45,6 +46,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 DEADLINE = 30.0  # seconds for whatever the caller sets no deadline
+SMALL = 64 * 2**10  # octets of a message, as most of them have
 SOME = 20  # ids that an event names
 BEGINNINGS = {PENDING, HELD, FAILED}
 
@@ -57,6 +59,17 @@ class Control:
 
     paused: Pause | None
     foreign: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Octets and inodes that are free on the disk (-1 where inodes are not counted), and why a small message would
+    not be stored for want of them, or because of `spool.max_bytes`; "" if it would.
+    """
+
+    free: int
+    inodes: int
+    refusal: str
 
 
 class Store:
@@ -281,13 +294,29 @@ class Store:
         return await tend(self._spool, self.config, self.history.config, now, self._event)
 
     async def control(self, now: float) -> Control:
-        """What a verb in any process may have written."""
+        """What a verb in any process may have written. To be called every second or so: it also looks whether the
+        spool's trouble is over, which no message may come to show.
+        """
+        if self._trouble:
+            with contextlib.suppress(SpoolError):  # it is not over: `trouble` says so
+                await self._write(self._spool.work.touch, None)
         mark = self.database.owner_mark
         return await self._read(lambda c: Control(control.paused(c, now), control.foreign(c, mark)), "reading")
 
     def counts(self) -> Counts:
         """What is in the spool, for a scrape from any thread. Blocks for some milliseconds. Raises SpoolError."""
         return self.database.read(query.counts, "counting")
+
+    def space(self) -> Space:
+        """The room on its disk, for any thread. Raises SpoolError."""
+        database, config = self.database, self.config
+        with translating("looking at the disk"):
+            room, owed = place.room(database.path), place.Ballast(database.path).owed
+
+        def refusal(connection: Connection) -> str:
+            return place.refusal(config, room, spooled(connection), SMALL, reusable(connection), owed)
+
+        return Space(room.free, room.inodes, database.read(refusal, "counting"))
 
     async def _write(self, operation: Operation[A, R], argument: A, timeout: float = DEADLINE, octets: int = 0) -> R:
         try:

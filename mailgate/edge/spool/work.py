@@ -33,7 +33,7 @@ class Work:
     Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `purge` the time before which
     settled messages are forgotten · `forget` (the same for the ledger, how many) · `chronicle` a Packed part of the
     history · `fade` (the time before which that is forgotten, the octets that it may have) · `keep` a Kept (a verdict's
-    record) · `trim` now (the records) · `shrink` None.
+    record) · `trim` now (the records) · `shrink` and `touch` (write something of no meaning) None.
     `shunned` are messages that are not claimed.
     """
 
@@ -60,6 +60,7 @@ class Work:
         self.keep = Operation("keeping a verdict", self._keep, vital=False)
         self.trim = Operation("forgetting old verdicts", self._trim)
         self.shrink = Operation("shrinking", self._shrink)
+        self.touch = Operation("trying to write", self._touch, vital=False)
 
     def _store(self, connection: Connection, deposits: Sequence[Deposit]) -> Sequence[SpoolError | None]:
         if gone := self._gone():
@@ -212,3 +213,7 @@ class Work:
                 return [False] * len(calls)
             give_back(connection, GIVEN_BACK)
         return [True] * len(calls)
+
+    def _touch(self, connection: Connection, calls: Sequence[None]) -> Sequence[None]:
+        control.touch(connection)
+        return [None] * len(calls)

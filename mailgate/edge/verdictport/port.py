@@ -42,6 +42,11 @@ class VerdictPort:
         """False when the messages under way take more memory than they may."""
         return self.in_flight < self.config.verdict.max_in_flight
 
+    @property
+    def listening(self) -> bool:
+        """True between `start` and `drain`."""
+        return self._sockets.listening and not self._draining
+
     async def start(self) -> None:
         """Listen on every address of the configuration."""
         for endpoint in self.config.verdict.listen:

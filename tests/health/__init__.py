@@ -1,0 +1,1 @@
+"""What the gate tells of itself and of Mailman: metrics, health, status."""

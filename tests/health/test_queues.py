@@ -1,0 +1,136 @@
+"""Looks at directories as Mailman makes them, and at processes as its master starts them."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mailgate.core.mailman_queues import seen
+from mailgate.edge.mailmanwatch.queues import look
+from mailgate.edge.mailmanwatch.runners import alive
+from tests.stack.waiting import wait_until
+
+
+def put(queue: Path, entered: float, ending: str = ".pck") -> Path:
+    """A file that entered the queue then."""
+    queue.mkdir(exist_ok=True)
+    file = queue / f"{entered!r}+{os.urandom(20).hex()}{ending}"
+    file.touch()
+    return file
+
+
+def test_what_is_in_the_queues(tmp_path: Path) -> None:
+    now = time.time()
+    put(tmp_path / "in", now - 30)
+    put(tmp_path / "in", now - 90.5, ".bak")  # a runner works at it
+    put(tmp_path / "in", now - 500, ".pck.tmp")  # is being written
+    put(tmp_path / "bad", now - 7000, ".psv")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "README").touch()
+    (tmp_path / "shunt").mkdir()
+    (tmp_path / "shunt" / "nonsense.pck").touch()
+    (tmp_path / "elsewhere").mkdir()
+
+    found = look(tmp_path, {})
+
+    assert {name: one.files for name, one in found.items()} == {"in": 2, "bad": 1, "out": 0, "shunt": 1}
+    assert (found["in"].oldest, found["in"].coming) == (now - 90.5, True)
+    assert (found["bad"].oldest, found["out"].oldest, found["shunt"].oldest) == (now - 7000, 0, 0)
+
+
+def test_what_left_and_what_came(tmp_path: Path) -> None:
+    files = [put(tmp_path / "in", time.time()) for _ in range(3)]
+    queue = seen(None, look(tmp_path, {})["in"])
+    files[0].unlink()
+    put(tmp_path / "in", time.time())
+    queue = seen(queue, look(tmp_path, {"in": queue})["in"])
+    assert (queue.look.files, queue.look.earlier, queue.left) == (3, 2, 1)
+    moved = queue.moved
+    put(tmp_path / "in", time.time()).unlink()  # in and out between two looks
+    queue = seen(queue, look(tmp_path, {"in": queue})["in"])
+    assert queue.left == 0
+    assert queue.moved > moved
+    still = seen(queue, look(tmp_path, {"in": queue})["in"])
+    assert still.moved == queue.moved
+
+
+def test_a_directory_that_can_not_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="queue"):
+        look(tmp_path / "queue", {})
+    (tmp_path / "in").touch()
+    with pytest.raises(NotADirectoryError, match="in"):
+        look(tmp_path, {})
+
+
+@pytest.fixture
+def crowded() -> Iterator[Path]:
+    """Twenty thousand files in a queue: a hundred thousand cost the same a slice, and the test run ten seconds."""
+    memory = Path("/dev/shm")  # where there is one: a disk may take ten seconds to make them
+    directory = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+    out = directory / "out"
+    out.mkdir()
+    handle = os.open(out, os.O_RDONLY)
+    for number in range(1, 20_001):
+        os.mknod(f"{number}.5+0f.pck", dir_fd=handle)
+    os.close(handle)
+    yield directory
+    shutil.rmtree(directory)
+
+
+async def test_twenty_thousand_files_do_not_hold_the_loop_up(crowded: Path) -> None:
+    looking = asyncio.create_task(asyncio.to_thread(look, crowded, {}))
+    worst, ticks, before = 0.0, 0, time.monotonic()
+    while not looking.done():
+        await asyncio.sleep(0.001)
+        now = time.monotonic()
+        worst, before, ticks = max(worst, now - before), now, ticks + 1
+    found = (await looking)["out"]
+    assert (found.files, found.oldest) == (20_000, 1.5)
+    assert ticks > 10
+    assert worst < 0.1
+
+
+@contextmanager
+def runner(*arguments: str) -> Iterator[int]:
+    """A process with such a command line; its id."""
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import sys; sys.stdin.read()", *arguments],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin
+    try:
+        yield process.pid
+    finally:
+        process.stdin.close()
+        process.wait(10)
+
+
+def test_which_runners_are_alive(tmp_path: Path) -> None:
+    pid_file = tmp_path / "master.pid"
+    pid_file.write_text(f"{os.getpid()}\n")
+    with runner("-C", "mailman.cfg", "--runner=x-out:0:2"), runner("--runner=x-in:0:1"), runner("--runnerx=x-no:0:1"):
+        wait_until(lambda: len(alive(pid_file)) == 2, "both are seen")  # once they are what they exec
+        assert alive(pid_file) == {"x-out": False, "x-in": True}  # a slice of two is missing
+        with runner("--runner=x-out:1:2"):
+            wait_until(lambda: alive(pid_file)["x-out"], "both slices are seen")
+        pid_file.write_text("1")
+        assert not {"x-out", "x-in"} & alive(pid_file).keys()  # another master's
+        assert alive(None).keys() >= {"x-out", "x-in"}
+    pid_file.unlink()
+    assert alive(pid_file) == {}
+
+
+def test_runners_outlive_a_master_that_was_killed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "master.pid"
+    with runner("--runner=x-orphan:0:1") as pid:
+        pid_file.write_text(str(pid))  # that session's
+        wait_until(lambda: alive(pid_file) == {"x-orphan": True}, "it is seen")

@@ -1,0 +1,127 @@
+"""The watch on a directory of queues: when it turns the valve, and how it finds out that Mailman moves again."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from mailgate.config import parse
+from mailgate.edge.mailmanwatch import MailmanWatch
+from mailgate.ports import Valve
+from tests.cli.site import Silence
+from tests.health.test_queues import put, runner
+
+
+class Counting(Silence):
+    """Telemetry of which the sum of all counts is kept, and what was said."""
+
+    def __init__(self) -> None:
+        self.counted = 0.0
+        self.said: list[tuple[str, object]] = []
+
+    def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:  # noqa: ARG002
+        self.said.append((name, fields.get("runners", fields.get("cause"))))
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:  # noqa: ARG002  as ports.Telemetry has it
+        self.counted += amount
+
+
+class Watched:
+    """A watch that runs, its valve, and each turn of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.valve = Valve()
+        self.turns: list[bool] = []
+        self.telemetry = Counting()
+        keys = {
+            "queue_dir": str(directory),
+            "pid_file": f"{directory}/master.pid",
+            "probe_interval": "10ms",
+            "stalled_after": "200ms",
+        }
+        config = parse({"mailman": {**keys, "spool_when_stalled": True}}).mailman
+        self.watch = MailmanWatch(config, self.valve, self.telemetry)
+        self.watch.on_change = lambda: self.turns.append(bool(self.valve.stalled))
+
+    def samples(self, later: float = 0.0) -> dict[str, dict[str, float]]:
+        """Values by the name of the gauge and its label."""
+        return {
+            name: {"".join(labels.values()): value for labels, value in values}
+            for name, _, values in self.watch.samples(time.time() + later)
+        }
+
+
+@pytest.fixture
+async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
+    found = Watched(tmp_path)
+    task = asyncio.create_task(found.watch.watch())
+    yield found
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Until it is so."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  what is asked has no event
+            await asyncio.sleep(0.005)
+
+
+async def test_the_valve_is_shut_and_tried(watched: Watched) -> None:
+    """One file that can't be processed does not keep all mail back, once it is seen that others go."""
+    put(watched.directory / "in", time.time() - 1000)
+    await until(lambda: watched.turns == [True])
+    assert watched.valve.shut.startswith("Mailman stands still: nothing leaves the queue in: 1 file, the oldest since")
+    assert watched.samples()["mailman_stalled"] == {"": 1.0}
+    await until(lambda: watched.turns == [True, False, True])  # tried, in vain
+    await until(lambda: watched.turns == [True, False, True, False])  # tried once more
+    put(watched.directory / "in", time.time()).unlink()  # what was let through is processed
+    await until(lambda: not watched.watch.stalled)
+    assert not watched.valve.shut
+
+
+async def test_what_moves_slowly_is_not_kept_back(watched: Watched) -> None:
+    files = [put(watched.directory / "out", time.time() - 1000 + n) for n in range(10)]
+    await until(watched.samples)
+    for number, file in enumerate(files, 1):
+        file.unlink()
+        await until(partial(lambda left: watched.telemetry.counted == left, number))
+    assert not watched.watch.stalled
+
+
+async def test_a_runner_that_ends_is_dead_until_it_is_back(watched: Watched) -> None:
+    (watched.directory / "master.pid").write_text(str(os.getpid()))
+    with runner("--runner=in:0:1"), runner("--runner=nobodys:0:1"):
+        with runner("--runner=out:0:1"):
+            await until(lambda: watched.samples().get("mailman_runners") == {"in": 1.0, "out": 1.0})
+        await until(lambda: watched.samples()["mailman_runners"] == {"in": 1.0, "out": 0.0})
+        with runner("--runner=out:0:1"):
+            await until(lambda: watched.samples()["mailman_runners"] == {"in": 1.0, "out": 1.0})
+    told = [one for one in watched.telemetry.said if one[0].startswith("mailman.runners")]
+    assert told[:2] == [("mailman.runners.down", ["out"]), ("mailman.runners.up", ["out"])]
+
+
+async def test_what_is_said_of_what_can_not_be_seen(watched: Watched) -> None:
+    (watched.directory / "in").touch()
+    await until(lambda: watched.telemetry.said)
+    ((name, cause),) = watched.telemetry.said
+    assert name == "mailman.unseen"
+    assert "Not a directory" in str(cause)
+    assert "mailman_stalled" not in watched.samples()
+    (watched.directory / "in").unlink()
+    await until(lambda: len(watched.telemetry.said) > 1)
+    assert watched.telemetry.said[1][0] == "mailman.seen"
+
+
+async def test_what_is_not_known_is_absent(watched: Watched) -> None:
+    put(watched.directory / "in", time.time())
+    await until(watched.samples)
+    assert watched.samples()["mailman_queue_files"] == {"in": 1.0}
+    assert not watched.samples(later=61)
