@@ -144,6 +144,11 @@ lmtp = "127.0.0.1:{upstream}"
 probe_interval = "1s"
 [spam]
 engine = "off"
+[auth]
+spf = false
+dkim = false
+dmarc = false
+arc = false
 [spool]
 url = "sqlite:///{directory}/spool.db"
 [history]

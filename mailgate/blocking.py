@@ -33,7 +33,7 @@ class Blocking:
     def look(self, policy: Policy, ip: str, *, again: bool = False) -> tuple[NetworkSet, ...]:
         """The sets that list this client ("": unknown). `again`: the message was counted at the other door."""
         found = self._networks.find(ip, time.time())
-        if not found or spam.trusted(policy.spam, ip):
+        if not found or spam.trusted(policy.spam.skip_networks, ip):
             return ()
         if not again:
             self._count(policy, found)

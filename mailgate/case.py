@@ -22,6 +22,7 @@ from mailgate.ports import Entry, Facts
 
 _NOTHING_SEEN = MessageFacts(hops=0, bounded=False)
 _NOBODY_KNOWN = Client()
+_NOTHING = Message(b"", ())
 
 
 @dataclass(slots=True)
@@ -37,7 +38,8 @@ class Case:
     arrived: float  # seconds since the epoch
     began: float  # of the loop's clock, as is the deadline
     deadline: float
-    octets: int = 0  # of the message as it came
+    received: Message = _NOTHING  # the message as it came
+    octets: int = 0  # of it
     facts: MessageFacts = _NOTHING_SEEN
     asked: Record | None = None
     client: Client = _NOBODY_KNOWN

@@ -23,7 +23,6 @@ import uvloop
 
 import mailgate
 from mailgate import config as configuration
-from mailgate import ports
 from mailgate.blocking import Blocking
 from mailgate.config import Config, ConfigError
 from mailgate.core.pulse import Pulse
@@ -38,11 +37,11 @@ from mailgate.edge.spool import Store
 from mailgate.edge.telemetry import Telemetry
 from mailgate.edge.verdictport import VerdictPort
 from mailgate.pages import Pages
-from mailgate.ports import Scorer, SpoolError, Valve
+from mailgate.ports import SpoolError, Valve
 from mailgate.relay import Relay, new_gate_id
 from mailgate.replay import Replay
-from mailgate.scanner import Scorers
 from mailgate.verdict import VerdictDoor
+from mailgate.wiring import Senders, scorers_of
 
 _BEAT = 0.25  # seconds between two looks at the loop's lag
 _NOTE = 5.0  # seconds between two looks at the counters, for their rates
@@ -87,8 +86,11 @@ class Daemon:
             records=records if config.verdict.listen else None,
         )
         self._verdict = VerdictDoor(config, self._scorers, records, self._telemetry, new_gate_id)
+        self._checkings = self._relay.checking, self._verdict.checking
         self._networks = Networks(sources_of(config), config.networks_table, self._telemetry)
         self._relay.blocking = self._verdict.blocking = Blocking(self._networks, self._telemetry)
+        self._senders = Senders(self._telemetry)
+        self._senders.serve(config, self._checkings)
         self._replay = Replay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
         self._watch = MailmanWatch(config.mailman, self._valve, self._telemetry)
         self._upstream.on_change = self._scorers.on_change = self._watch.on_change = self._replay.look
@@ -133,8 +135,6 @@ class Daemon:
             gc.set_threshold(*_GARBAGE)
             async with self._tasks() as replaying:
                 self._telemetry.event("daemon.ready", {"version": mailgate.__version__, "config": str(self._file)})
-                for key in self._config.idle_keys:
-                    self._telemetry.event("config.idle", {"key": key, "cause": "has no effect yet"}, level="warning")
                 systemd.notify("READY=1")
                 await self._stop.wait()
                 await self._drain(replaying)
@@ -146,6 +146,7 @@ class Daemon:
                 http.close()
             self._upstream.close()
             await self._scorers.close()
+            await self._senders.close()
             await self._spool.close()
             logging.getLogger().removeHandler(bridge)
             self._log.close()
@@ -243,6 +244,7 @@ class Daemon:
         self._config = self._relay.config = self._replay.config = self._verdict.config = self._pages.config = new
         self._upstream.config, self._watch.config = new.mailman, new.mailman
         self._spool.config, self._spool.history.config = new.spool, new.history
+        self._senders.serve(new, self._checkings)
         self._networks.sources = sources_of(new)
         self._networks.reload()
         self._scorers.timeout, self._scorers.probe_interval = new.spam.timeout, new.spam.probe_interval
@@ -302,17 +304,3 @@ class Daemon:
             if watchdog and loop.time() - told >= min(watchdog, 10.0):
                 systemd.notify("WATCHDOG=1")
                 told = loop.time()
-
-
-def scorers_of(config: Config, telemetry: ports.Telemetry) -> Scorers:
-    """What is asked for scores. The libraries for it are loaded only when they are needed."""
-    scorers: list[Scorer] = []
-    if config.spam.engine == "spamd":
-        from mailgate.edge.spamd import Spamd  # noqa: PLC0415
-
-        scorers = [Spamd(at) for at in config.spam.servers]
-    if config.spam.engine == "rspamd":
-        from mailgate.edge.rspamd import Rspamd  # noqa: PLC0415
-
-        scorers = [Rspamd(at) for at in config.spam.servers]
-    return Scorers(scorers, telemetry, timeout=config.spam.timeout, probe_interval=config.spam.probe_interval)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mailgate.core.auth import Authenticated
+from mailgate.core.auth import Authenticated, RecordType, Resolved
 from mailgate.core.envelope import Client as Client  # noqa: PLC0414  a part of the Scanner's port
 from mailgate.core.envelope import Envelope
 from mailgate.core.fate import Fate
@@ -270,6 +270,24 @@ class Authenticator(Protocol):
     async def check(self, envelope: Envelope, message: Message, client: Client, deadline: float) -> Authenticated:
         """What they come to for these octets, by `deadline` (of the loop's clock). Trouble is a result ("temperror"),
         never an exception. `message` is as it was received, before anything of it is cut.
+        """
+        ...
+
+
+class Results(Protocol):
+    """Writes the header field Authentication-Results."""
+
+    def __call__(self, authserv_id: str, found: Authenticated | None) -> bytes:
+        """The whole field, by whom and with what was found; None: nothing was checked."""
+        ...
+
+
+class Resolver(Protocol):
+    """The DNS."""
+
+    async def resolve(self, name: str, record: RecordType, deadline: float) -> Resolved:
+        """What it says of `name`, by `deadline` (of the loop's clock). Trouble is an answer, never an exception; a name
+        that can't be one does not exist.
         """
         ...
 

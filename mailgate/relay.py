@@ -12,13 +12,13 @@ import random
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 
 from mailgate import ports
 from mailgate.blocking import Blocking, Nothing
 from mailgate.case import Case
+from mailgate.checking import Checking, Subject
 from mailgate.config import Config
-from mailgate.core import answer, headers, networks, origin, scan, spam, spam_fields
+from mailgate.core import answer, headers, origin, scan, spam, stamp
 from mailgate.core.envelope import Envelope, Peer, printable
 from mailgate.core.facts import of_message
 from mailgate.core.fate import fate
@@ -35,7 +35,6 @@ from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
 from mailgate.joining import Joining
 from mailgate.ports import Parked, Records, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
-from mailgate.scanning import Scanning
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
 
@@ -67,7 +66,7 @@ class Relay:
         self._telemetry = telemetry
         self._new_id = new_id
         self._deadlines = Deadlines()
-        self._scanning = Scanning(scanner, self._deadlines)
+        self.checking = Checking(scanner, telemetry, self._deadlines)
         self.blocking = Blocking(Nothing(), telemetry)
         self._joining = Joining(records, telemetry, self._deadlines) if records else None
 
@@ -108,7 +107,7 @@ class Relay:
         return tuple(said[recipient][1] for recipient in envelope.recipients)
 
     async def _story(self, case: Case) -> dict[str, tuple[str, Reply]]:
-        case.octets = case.message.size
+        case.received, case.octets = case.message, case.message.size
         self._telemetry.observe("message_bytes", case.octets)
         if len(case.message.head) > LARGE_HEADER:
             await self._deadlines.wait(asyncio.to_thread(self._read, case), case.deadline)
@@ -119,8 +118,8 @@ class Relay:
         self._look(case)
         policy = self.config.for_rules
         decision = decide(case.facts, policy)
-        if decision.action is Action.ACCEPT and not case.facts.scan:  # as far as that costs nothing to know
-            await self._scan(case)
+        if decision.action is Action.ACCEPT and self.checking.lacks(case.facts, policy, case.client):
+            await self._check(case)
             decision = decide(case.facts, policy)
         decision = after_acceptance(completed(decision, case.asked), policy)
         self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.name.lower())
@@ -146,7 +145,7 @@ class Relay:
         head, secret = case.message.head, self.config.relay.client_secret_file.octets
         found = origin.origin(case.message.exims_head, case.peer.client, secret)
         case.client, case.exim_id = found.client, found.exim_id
-        clean = headers.cut(head, self.config.hostname)  # what our Exim said of the client, too
+        clean = headers.cut(head, self.config.authserv_id)  # what our Exim said of the client, too
         if clean is not head:
             case.message = Message(clean, case.message.body, repaired=case.message.repaired)
         case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
@@ -169,23 +168,25 @@ class Relay:
             found = case.asked.scan
             self._spool.ledger.scored()
         listed = self.blocking.look(self.config.for_rules, case.client.ip, again=case.asked is not None)
-        case.facts = of_message(case.message, recipients, found, listed)
+        vouched = case.asked.auth if case.asked else None
+        case.facts = of_message(case.message, recipients, found, listed, vouched)
 
-    # scan
+    # check: what costs time to know
 
-    async def _scan(self, case: Case) -> None:
+    async def _check(self, case: Case) -> None:
         started = asyncio.get_running_loop().time()
         # Half of what the spool leaves at most: the other half is for Mailman.
         left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
-        deadline = started + min(self.config.spam.timeout, left)
-        found = await self._scanning.scan(case.envelope, case.message, case.client, deadline, case.id)
-        case.facts = replace(case.facts, scan=found)
-        case.took["spam"] = round(asyncio.get_running_loop().time() - started, 4)
+        scan_by, auth_by = (started + min(most, left) for most in (self.config.spam.timeout, self.config.auth.timeout))
+        subject = Subject(case.id, case.envelope, case.message, case.received, case.client, case.took)
+        before = case.facts.scan
+        case.facts = await self.checking.check(case.facts, subject, self.config.for_rules, scan_by, auth_by)
+        found = case.facts.scan
         if isinstance(found, Unscored):
             self._telemetry.count("unscored", reason=found.reason)
             failed = {"text": scan.ALL_FAILED, "reason": found.reason, "cause": found.detail}
             self._telemetry.event("spam.unscored", {**case.named, **failed}, level="warning")
-        else:
+        elif not before:
             self._spool.ledger.scored()
 
     # settle
@@ -213,14 +214,10 @@ class Relay:
     # stamp: forged fields were cut when it was looked at
 
     def _stamp(self, case: Case) -> None:
-        ours = headers.received(case.envelope, case.peer, self.config.hostname, case.id, case.arrived)
-        if isinstance(case.facts.scan, Scored):
-            limits = spam.thresholds(self.config.spam.policy, case.envelope.recipients)
-            ours += spam_fields.of_score(case.facts.scan, limits)
-        elif case.facts.scan:
-            ours += spam_fields.without_score(case.facts.scan)
-        ours += networks.field(self.config.networks.policy, case.facts.listed) + headers.field("X-Mailgate-Id", case.id)
-        case.message = Message(ours + case.message.head, case.message.body)
+        hostname, policy = self.config.hostname, self.config.for_rules
+        results = self.checking.field(self.config.authserv_id, case.facts, policy)
+        ours = stamp.fields(case.id, case.envelope, case.peer, hostname, case.arrived, case.facts, policy)
+        case.message = Message(results + ours + case.message.head, case.message.body)
 
     # deliver
 

@@ -11,9 +11,10 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from mailgate.blocking import Blocking, Nothing
+from mailgate.checking import Checking, Subject
 from mailgate.config import Config
 from mailgate.core import headers, origin, spam, spamc, story
 from mailgate.core.envelope import Envelope, printable
@@ -27,7 +28,6 @@ from mailgate.core.spamc import Finding, Question
 from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
 from mailgate.ports import Records, Scanner, Telemetry
-from mailgate.scanning import Scanning
 
 _KEEP = 1.0  # seconds of the budget that are left for the record
 _LARGE = 1024 * 1024  # octets of a message whose digest would hold the others up
@@ -48,7 +48,7 @@ class _Case:
     began: float  # of the loop's clock, as is the deadline
     deadline: float
     facts: MessageFacts
-    took: float = 0.0  # seconds of the scan
+    took: dict[str, float] = field(default_factory=dict)  # seconds by stage
     exim_id: str = ""
     message_id: str = ""
 
@@ -65,7 +65,7 @@ class VerdictDoor:
         self._new_id = new_id
         self.blocking = Blocking(Nothing(), telemetry)
         self._deadlines = Deadlines()
-        self._scanning = Scanning(scanner, self._deadlines)
+        self.checking = Checking(scanner, telemetry, self._deadlines)
         self._limiter = Limiter()
 
     async def judge(self, peer: str, asked: Question, message: Message, deadline: float) -> Finding | None:
@@ -104,6 +104,7 @@ class VerdictDoor:
         )
 
     async def _story(self, case: _Case) -> Finding:
+        received = case.message
         if len(case.message.head) > LARGE_HEADER:
             await self._deadlines.wait(asyncio.to_thread(self._read, case), case.deadline)
         else:
@@ -111,8 +112,8 @@ class VerdictDoor:
         self._look(case)
         policy = self.config.for_rules
         decision = decide(case.facts, policy)
-        if decision.action is Action.ACCEPT and not case.facts.scan:
-            await self._scan(case)
+        if decision.action is Action.ACCEPT and self.checking.lacks(case.facts, policy, case.asked.client):
+            await self._check(case, received)
             decision = decide(case.facts, policy)
         await self._keep(case, decision)
         return self._found(case, decision)
@@ -122,7 +123,7 @@ class VerdictDoor:
     def _read(self, case: _Case) -> None:
         message = case.message
         if message.bounded:
-            clean = headers.cut(message.head, self.config.hostname)
+            clean = headers.cut(message.head, self.config.authserv_id)
             case.message = message = Message(clean, message.body, repaired=message.repaired)
             if case.asked.client.source == "unknown":  # the stock variant of Exim's condition does not say it
                 case.asked = replace(case.asked, client=origin.by_received(message.exims_head))
@@ -140,15 +141,14 @@ class VerdictDoor:
         if skipped:
             self._telemetry.count("spam_scans", result="skipped", server="")
 
-    # scan
+    # check: what costs time to know
 
-    async def _scan(self, case: _Case) -> None:
+    async def _check(self, case: _Case, received: Message) -> None:
         # No score here is not counted as mail that passed without one: the relay door asks again, and counts.
-        started = asyncio.get_running_loop().time()
-        deadline = min(started + self.config.spam.timeout, case.deadline - _KEEP)
-        found = await self._scanning.scan(case.envelope, case.message, case.asked.client, deadline, case.id)
-        case.facts = replace(case.facts, scan=found)
-        case.took = asyncio.get_running_loop().time() - started
+        now, limit = asyncio.get_running_loop().time(), case.deadline - _KEEP
+        subject = Subject(case.id, case.envelope, case.message, received, case.asked.client, case.took)
+        scan_by, auth_by = (min(now + most, limit) for most in (self.config.spam.timeout, self.config.auth.timeout))
+        case.facts = await self.checking.check(case.facts, subject, self.config.for_rules, scan_by, auth_by)
 
     # keep: what the relay door need not find out again
 
@@ -158,7 +158,9 @@ class VerdictDoor:
             return  # without a scan there is the client to be remembered, where the message will be back
         large = case.message.size > _LARGE
         body = await asyncio.to_thread(digest, case.message) if large else digest(case.message)
-        record = Record(case.id, case.arrived, case.asked.client, found, decision.action, decision.reasons)
+        record = Record(
+            case.id, case.arrived, case.asked.client, found, decision.action, decision.reasons, case.facts.auth
+        )
         try:
             # The records keep the deadline themselves; this holds if they fail to.
             await self._deadlines.wait(
@@ -192,10 +194,7 @@ class VerdictDoor:
                 "reasons": list(decision.reasons),
                 "reply": str(spamc.reply(found) or ""),
                 **told(case.facts),
-                "seconds": {
-                    **({"spam": round(case.took, 4)} if case.took else {}),
-                    "total": round(asyncio.get_running_loop().time() - case.began, 4),
-                },
+                "seconds": {**case.took, "total": round(asyncio.get_running_loop().time() - case.began, 4)},
             },
             level="warning" if refused else "info",
         )

@@ -17,6 +17,7 @@ import pytest
 from mailgate.config import Config
 from mailgate.core.units import seconds
 from mailgate.edge import systemd
+from mailgate.edge.spool.store import DEADLINE
 from tests.stack.children import remove, temporary_directory
 from tests.stack.gate import Gate
 from tests.stack.ports import Port
@@ -83,7 +84,7 @@ def test_what_it_runs() -> None:
 
 def test_its_times_and_limits_fit_the_defaults() -> None:
     config = Config()
-    assert float(directive("TimeoutStopSec")) > config.relay.budget + DRAIN_GRACE
+    assert float(directive("TimeoutStopSec")) > config.relay.budget + DRAIN_GRACE + 2 * DEADLINE
     assert seconds(directive("TimeoutStartSec").replace("min", "m")) > config.relay.budget
     assert int(directive("LimitNOFILE")) > 2 * (config.relay.max_connections + config.mailman.connections)
 

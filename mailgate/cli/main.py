@@ -13,6 +13,7 @@ from typer.core import TyperOption
 import mailgate
 from mailgate import config as configuration
 from mailgate.cli import (
+    explain,
     networks,
     networks_change,
     networks_export,
@@ -73,8 +74,6 @@ def serve(config: ConfigFile = None) -> None:
 def check_config(config: ConfigFile = None) -> None:
     """Say whether `serve` could run with this configuration: every problem with its key, exit 1 if there is one."""
     read, file = read_config(config)
-    for key in read.idle_keys:
-        say(f"mailgate: {key}: known, but this version does nothing with it yet")
     for remark in remarks(file):
         say(f"mailgate: {remark}")
     problems = [*configuration.surroundings(read), *networks.problems(read)]
@@ -85,6 +84,7 @@ def check_config(config: ConfigFile = None) -> None:
     typer.echo(f"{file}: ok")
 
 
+app.command()(explain.explain)
 queue_change.add_to(queue_look.app)
 app.add_typer(queue_look.app, name="queue")
 app.command()(status.status)

@@ -164,7 +164,7 @@ def _listing(config: Config, wanted: dict[str, Span]) -> Iterator[tuple[str, Ent
 
 def _as_object(config: Config, ip: str, entry: Entry) -> dict[str, Any]:
     expired = 0 < entry.expires <= time.time()
-    spared = spam.trusted(config.spam.policy, ip)
+    spared = spam.trusted(config.spam.skip_networks, ip)
     policy = config.networks.policy
     return {
         "address": ip,
@@ -198,7 +198,7 @@ def _found_row(row: dict[str, Any]) -> tuple[str, ...]:
 def _outcome(config: Config, ip: str, entries: list[Entry]) -> str:
     """In words, what becomes of mail from there."""
     policy, now = config.networks.policy, time.time()
-    if spam.trusted(config.spam.policy, ip):
+    if spam.trusted(config.spam.skip_networks, ip):
         return "mail is taken: it is in spam.skip_networks, whatever lists it"
     of = [one.of for one in entries if not 0 < one.expires <= now]
     strongest = policy.strongest(of)

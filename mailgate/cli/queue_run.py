@@ -2,7 +2,7 @@
 
 The parts are those of the daemon, with a spool that hands out nothing but what was chosen. It ends when all was
 tried, on Ctrl-C, when deliveries get paused, when `--for` runs out or, if no `--for` was given, when Mailman is not
-reached. What was not tried is as before.
+reached. What was not tried is due, and has nothing written about it but that.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from mailgate.cli.queue_outcome import Job, Outcomes
 from mailgate.config import Config
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
-from mailgate.daemon import scorers_of
 from mailgate.edge.log import as_text
 from mailgate.edge.mailman import Mailman
 from mailgate.edge.spool import Store
 from mailgate.ports import Claimed, Facts, Parked, Settlement, Valve
 from mailgate.replay import Replay
+from mailgate.wiring import scorers_of
 
 _TICK = 0.05  # seconds between two looks at what has come of it
 _CONTROL = 1.0  # seconds until what another process did to the spool is noticed
+_PUT_OFF = 2.0  # seconds; what is not tried for longer has met trouble of ours, which is said when it happens
 _TOLD = frozenset({"upstream.down", "upstream.up", "replay.delivered", "replay.deferred", "replay.uncertain"})
 
 
@@ -144,7 +145,7 @@ class _Chosen:
     async def settle(self, gate_id: str, settlements: Sequence[Settlement], now: float, scanned: str = "") -> None:
         await self._store.settle(gate_id, settlements, now, scanned)
         for one in settlements:
-            if one.tried:
+            if one.tried or one.next_attempt > now + _PUT_OFF:
                 waits = "uncertain" if one.uncertain else "deferred"
                 self._outcomes.tell(gate_id, one.number, waits if one.state == "pending" else one.state, one.reply)
 

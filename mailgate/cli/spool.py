@@ -116,7 +116,7 @@ def adopt(
         counts = database.read(query.counts)
         waiting = sum(counts.recipients[state] for state in ("pending", "uncertain", "held", "failed"))
         doubt = "" if untouched else ", each marked as uncertain (may have been delivered)"
-        words = f"adopt: {counted(waiting, 'recipient')} will be this gate's to deliver{doubt}"
+        words = f"adopt: {counted(waiting, 'recipient')} will be this gate's{doubt}"
         if dry_run:
             say(words)
             say("nothing was changed (--dry-run)")

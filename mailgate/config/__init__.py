@@ -1,8 +1,7 @@
 """The configuration: one TOML file becomes one frozen value, or a list of what is wrong with it.
 
 Every message names the key as the file has it (`relay.budget`) and the reason. Nothing is guessed: an unknown key is
-an error, with the nearest known one. Keys that this version knows but does not act on yet are named in
-`Config.idle_keys`, so that `check-config` and the log can say that they have no effect; their values are not looked at.
+an error, with the nearest known one.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mailgate.config.sections import (
+    AuthConfig,
+    AuthListConfig,
     Config,
     HistoryConfig,
     HttpConfig,
@@ -38,6 +39,8 @@ from mailgate.core.mailman_queues import QUEUES
 from mailgate.core.units import Share
 
 __all__ = [
+    "AuthConfig",
+    "AuthListConfig",
     "Config",
     "ConfigError",
     "Endpoint",
@@ -64,10 +67,11 @@ __all__ = [
 DEFAULT_FILE = Path("/etc/mailgate/mailgate.toml")
 _FIXED = (  # taken only at the start
     *("hostname", "relay.lmtp", "relay.smtp", "verdict.listen", "spool.url", "http.listen"),
-    *("spam.engine", "spam.servers"),
+    *("spam.engine", "spam.servers", "auth.nameservers"),
 )
-_LATER = {
-    "auth": "spf dkim dmarc arc timeout authserv_id nameservers",
+_LISTS: dict[tuple[int | str, ...], type[BaseModel]] = {
+    ("spam", "lists"): SpamListConfig,
+    ("auth", "lists"): AuthListConfig,
 }
 
 
@@ -92,41 +96,18 @@ def load(file: Path) -> Config:
 
 def parse(tree: dict[str, Any]) -> Config:
     """The configuration of a TOML tree. Raises ConfigError with every problem found."""
-    if "idle_keys" in tree:
-        raise ConfigError(["idle_keys: unknown key"])
-    tree, idle, problems = _without_later(tree)
     try:
         config = Config(**tree)
     except ValidationError as error:
-        raise ConfigError(problems + [_said(problem) for problem in error.errors()]) from None
-    problems += _contradictions(config)
-    if problems:
+        raise ConfigError([_said(problem) for problem in error.errors()]) from None
+    if problems := list(_contradictions(config)):
         raise ConfigError(problems)
-    return config.model_copy(update={"idle_keys": idle})
+    return config
 
 
 def find(given: Path | None) -> Path:
     """The configuration file: the one given, else MAILGATE_CONFIG, else /etc/mailgate/mailgate.toml."""
     return given or Path(os.environ.get("MAILGATE_CONFIG") or DEFAULT_FILE)
-
-
-def _without_later(tree: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...], list[str]]:
-    """The tree without what `_LATER` names, the keys that were taken out, and the problems found among them."""
-    kept: dict[str, Any] = {}
-    idle: list[str] = []
-    problems: list[str] = []
-    for name, value in tree.items():
-        later = _LATER.get(name, "").split()
-        if not later or not isinstance(value, dict):
-            kept[name] = value
-            continue
-        idle += [f"{name}.{key}" for key in value if key in later]
-        left = {key: inner for key, inner in value.items() if key not in later}
-        if name in Config.model_fields:
-            kept[name] = left
-        else:
-            problems += [f"{name}.{key}: unknown key{_nearest(key, later)}" for key in left]
-    return kept, tuple(idle), problems
 
 
 def _contradictions(config: Config) -> Iterator[str]:
@@ -161,17 +142,33 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "spam.timeout: not shorter than relay.budget: nothing would be left to deliver the message in"
     if 0 < spam.reject_score <= spam.hold_score:
         yield "spam.hold_score: not below spam.reject_score: nothing would ever be held for its score"
+    yield from _contradictions_of_auth(config)
     if config.for_limiter.rates and not verdict.listen:
         yield f"limits.{min(config.for_limiter.rates)}: only the verdict door can put mail off: give verdict.listen"
     if config.replay.concurrency >= mailman.connections > 1:
         yield "replay.concurrency: must leave fresh mail a connection: make it less than mailman.connections"
 
 
+def _contradictions_of_auth(config: Config) -> Iterator[str]:
+    auth = config.auth
+    asked: dict[str, str | None] = {"dmarc_enforce": auth.dmarc_enforce, "spf_fail": auth.spf_fail}
+    for number, one in enumerate(auth.lists):
+        asked |= {f"lists[{number}].dmarc_enforce": one.dmarc_enforce, f"lists[{number}].spf_fail": one.spf_fail}
+    if auth.dmarc and not (auth.spf or auth.dkim):
+        yield "auth.dmarc: rests on auth.spf and auth.dkim, which are both false: it would fail for all mail"
+    if "timeout" in auth.model_fields_set and auth.timeout >= config.relay.budget:
+        yield "auth.timeout: not shorter than relay.budget: nothing would be left to deliver the message in"
+    for key, needed in (("dmarc_enforce", "dmarc"), ("spf_fail", "spf")):
+        for name, value in asked.items():
+            if name.endswith(key) and value not in {None, "none"} and not getattr(auth, needed):
+                yield f"auth.{name}: without auth.{needed} there is nothing to go by"
+    if auth.trusted_sealers and not auth.arc:
+        yield "auth.trusted_sealers: without auth.arc no seal is looked at"
+
+
 def _said(problem: Any) -> str:
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])[1:]
     kind, given = problem["type"], problem["input"]
-    if kind == "extra_forbidden" and where in _LATER:
-        return f"{where}: is a section: write [{where}]"
     if kind == "extra_forbidden":
         return f"{where}: unknown key{_nearest(str(problem['loc'][-1]), _known(problem['loc'][:-1]))}"
     if kind == "missing":
@@ -190,11 +187,11 @@ def _said(problem: Any) -> str:
 def _known(section: tuple[int | str, ...]) -> list[str]:
     """The keys of a section, or of the whole file."""
     if section:
-        model = SpamListConfig if section[:2] == ("spam", "lists") else Config.model_fields[str(section[0])].annotation
+        model = _LISTS.get(section[:2], Config.model_fields[str(section[0])].annotation)
         assert isinstance(model, type)
         assert issubclass(model, BaseModel)
-        return [*model.model_fields, *_LATER.get(str(section[0]), "").split()]
-    return [*(name for name in Config.model_fields if name != "idle_keys"), *_LATER]
+        return [*model.model_fields]
+    return [*Config.model_fields]
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mailgate.core import spam, units
+from mailgate.core.domains import ascii_form
 from mailgate.core.endpoint import Endpoint, Url, endpoint, url
 from mailgate.core.limits import Rate
 
@@ -87,6 +90,28 @@ def _rate(text: str) -> Rate:
     return Rate(*units.rate(text))
 
 
+def _nameserver(text: str) -> Endpoint:
+    with contextlib.suppress(ValueError):
+        return Endpoint(str(ipaddress.ip_address(text)), 53)
+    with contextlib.suppress(ValueError):
+        at = endpoint(text)
+        return Endpoint(str(ipaddress.ip_address(at.host)), at.port)
+    raise ValueError(f'{text!r} is no name server: write its address, as in "192.0.2.53", "::1" or "127.0.0.1:5353"')
+
+
+def _domain(text: str) -> str:
+    found = ascii_form(text)
+    if not found:
+        raise ValueError(f'{text!r} is not a domain: write "example.org"')
+    return found
+
+
+def _authserv_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,255}", text):
+        raise ValueError(f'{text!r} is not an authserv-id: write it like a host name, as in "lists.example.org"')
+    return text
+
+
 def _file(text: str) -> Path:
     if not text.startswith("/"):
         raise ValueError(f"{text!r}: write the absolute path of a file")
@@ -120,3 +145,6 @@ File = Annotated[Path, _written(_file, "/etc/mailgate/networks.yaml")]
 OptionalFile = Annotated[Path | None, _written(_optional(_file), "/var/lib/mailman3/queue")]
 OptionalUrl = Annotated[Url | None, _written(_optional(url), "http://127.0.0.1:8001/3.1")]
 Name = Annotated[str, _written(_name, "mx")]
+Nameserver = Annotated[Endpoint, _written(_nameserver, "192.0.2.53")]
+Domain = Annotated[str, _written(_domain, "example.org")]
+AuthservId = Annotated[str, _written(_authserv_id, "lists.example.org")]

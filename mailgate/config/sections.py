@@ -12,11 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from mailgate.config import kinds
 from mailgate.config.kinds import (
     Address,
+    AuthservId,
     DiskShare,
+    Domain,
     Duration,
     File,
     Glob,
     Name,
+    Nameserver,
     Network,
     OptionalFile,
     OptionalRate,
@@ -28,6 +31,7 @@ from mailgate.config.kinds import (
     Size,
     SpoolUrl,
 )
+from mailgate.core.auth_policy import AuthPolicy, Enforcement, ListEnforcement
 from mailgate.core.endpoint import Endpoint
 from mailgate.core.limits import LIMITS, LimitPolicy
 from mailgate.core.networks import NetworkAction, NetworkPolicy
@@ -153,6 +157,35 @@ class SpamConfig(_Section):
         )
 
 
+class AuthListConfig(_Section):
+    """Another strictness for the lists whose addresses `match`; what is not given is as for all."""
+
+    match: Glob
+    dmarc_enforce: Enforcement | None = None
+    spf_fail: Enforcement | None = None
+
+
+class AuthConfig(_Section):
+    """The checks of who sent a message, and what they do. `timeout` in seconds, for all checks of a message."""
+
+    spf: bool = True
+    dkim: bool = True
+    dmarc: bool = True
+    arc: bool = True
+    timeout: Positive = 5.0
+    authserv_id: AuthservId = ""
+    nameservers: tuple[Nameserver, ...] = Field(default=(), strict=False)
+    dmarc_enforce: Enforcement = "none"
+    spf_fail: Enforcement = "none"
+    trusted_sealers: tuple[Domain, ...] = Field(default=(), strict=False)
+    lists: tuple[AuthListConfig, ...] = Field(default=(), strict=False)
+
+    @property
+    def enabled(self) -> bool:
+        """Is anything checked?"""
+        return self.spf or self.dkim or self.arc
+
+
 class NetworksConfig(_Section):
     """Lists of abusive networks: where they are, and what is done with mail from there."""
 
@@ -221,7 +254,7 @@ class LogConfig(_Section):
 
 
 class Config(_Section):
-    """The whole configuration. `idle_keys` are keys of the file that this version reads but does not act on."""
+    """The whole configuration."""
 
     hostname: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9.-]+$")] = Field(
         default_factory=socket.getfqdn
@@ -232,18 +265,35 @@ class Config(_Section):
     replay: ReplayConfig = ReplayConfig()
     spam: SpamConfig = SpamConfig()
     networks: NetworksConfig = NetworksConfig()
+    auth: AuthConfig = AuthConfig()
     policy: PolicyConfig = PolicyConfig()
     verdict: VerdictConfig = VerdictConfig()
     limits: LimitsConfig = LimitsConfig()
     history: HistoryConfig = HistoryConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
-    idle_keys: tuple[str, ...] = ()
 
     @cached_property
     def for_rules(self) -> Policy:
         """What the rulebook needs of it."""
-        return Policy(self.spam.policy, self.networks.policy, self.policy.reject_after_acceptance)
+        return Policy(self.spam.policy, self.networks.policy, self._auth_policy, self.policy.reject_after_acceptance)
+
+    @property
+    def _auth_policy(self) -> AuthPolicy:
+        auth = self.auth
+        return AuthPolicy(
+            enabled=auth.enabled,
+            dmarc=auth.dmarc_enforce,
+            spf=auth.spf_fail,
+            lists=tuple(ListEnforcement(one.match, one.dmarc_enforce, one.spf_fail) for one in auth.lists),
+            sealers=auth.trusted_sealers,
+            skip_networks=self.spam.skip_networks,
+        )
+
+    @cached_property
+    def authserv_id(self) -> str:
+        """The name under which Authentication-Results are written."""
+        return self.auth.authserv_id or self.hostname
 
     @cached_property
     def for_limiter(self) -> LimitPolicy:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 _FUNCTIONS = ("admin", "bounces", "confirm", "join", "leave", "owner", "request", "subscribe", "unsubscribe")
@@ -30,6 +31,12 @@ def plain(address: str) -> str:
     if '"' in local or "\\" in local:
         local = _QUOTING.sub(lambda found: found[1] or "", local)
     return local.partition("+")[0] + at + domain
+
+
+def matches(address: str, glob: str) -> bool:
+    """Does the glob (blind to case) mean this address, as it is written, or as Mailman takes it?"""
+    wanted = glob.lower()
+    return fnmatchcase(plain(address), wanted) or fnmatchcase(address.lower(), wanted)
 
 
 def of_list(pattern: str) -> list[str]:

@@ -6,8 +6,11 @@ or the DNS does.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from mailgate.core.envelope import printable
 
 SpfResult = Literal["none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"]  # RFC 7208 §2.6
 DkimResult = Literal["none", "pass", "fail", "policy", "neutral", "temperror", "permerror"]  # RFC 8601 §2.7.1
@@ -16,9 +19,34 @@ DmarcResult = Literal["none", "pass", "fail", "temperror", "permerror"]  # RFC 9
 IprevResult = Literal["pass", "fail", "temperror", "permerror"]  # RFC 8601 §2.7.3
 Disposition = Literal["none", "quarantine", "reject"]
 
+RESULTS: dict[str, tuple[str, ...]] = {
+    "spf": get_args(SpfResult),
+    "dkim": get_args(DkimResult),
+    "dmarc": get_args(DmarcResult),
+    "arc": get_args(ArcResult),
+    "iprev": get_args(IprevResult),
+}
+
 # What the DNS said: records; no such name; the name, but none of that type; a server's failure; no answer in time;
 # an answer that makes no sense; not asked, because the message had asked enough.
 Answer = Literal["found", "nxdomain", "nodata", "servfail", "timeout", "garbage", "too-many"]
+RecordType = Literal["TXT", "A", "AAAA", "MX", "PTR"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What the DNS said. `records` are there with "found" only: the octets of each TXT record (its strings joined),
+    addresses as text, "10 mx.example.org", names in lower case without the final dot. `cached`: nobody was asked.
+    """
+
+    answer: Answer
+    records: tuple[bytes, ...] = ()
+    cached: bool = False
+
+    @property
+    def known(self) -> bool:
+        """Did the DNS answer? There is something, or there is nothing; else nobody knows."""
+        return self.answer in {"found", "nxdomain", "nodata"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +135,31 @@ class Authenticated:
     iprev: Iprev | None = None
     lookups: tuple[Lookup, ...] = ()
     seconds: float = 0.0
+
+
+def results(found: Authenticated) -> Iterator[tuple[str, str]]:
+    """Each method and a result of it."""
+    yield from (("spf", one.result) for one in found.spf)
+    yield from (("dkim", one.result) for one in found.dkim or ())
+    if found.dkim == ():
+        yield ("dkim", "none")
+    if found.dmarc:
+        yield "dmarc", found.dmarc.result
+    if found.arc:
+        yield "arc", found.arc.result
+    if found.iprev:
+        yield "iprev", found.iprev.result
+
+
+def told(found: Authenticated | None) -> dict[str, object]:
+    """What was found, as fields of a log event; none where nothing was checked."""
+    if found is None:
+        return {}
+    fields: dict[str, object] = {f"spf_{one.identity}": one.result for one in found.spf}
+    if found.dkim is not None:
+        fields["dkim"] = [f"{one.result} {printable(one.domain)}" for one in found.dkim]
+    if found.arc:
+        fields["arc"] = found.arc.result
+    if found.dmarc:
+        fields |= {"dmarc": found.dmarc.result, "author": found.dmarc.domain, "dmarc_policy": found.dmarc.policy}
+    return fields

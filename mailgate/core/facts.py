@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mailgate.core import headers, networks, scan
+from mailgate.core import auth, headers, networks, scan
+from mailgate.core.auth import Authenticated
 from mailgate.core.limits import Limit
 from mailgate.core.message import Message
 from mailgate.core.networks import NetworkSet
@@ -15,7 +16,8 @@ from mailgate.core.scan import Scan
 class MessageFacts:
     """`hops`: Received fields; `bounded`: the header ends within what may be looked through; `recipients`: whom it is
     for; `scan`: what became of the spam scan, None while it has not been thought of; `listed`: the sets of networks
-    that the client is in; `limit`: the rate that its client is over.
+    that the client is in; `limit`: the rate that its client is over; `auth`: who vouches for it, None where that is not
+    checked.
     """
 
     hops: int
@@ -24,18 +26,23 @@ class MessageFacts:
     scan: Scan | None = None
     listed: tuple[NetworkSet, ...] = ()
     limit: Limit | None = None
+    auth: Authenticated | None = None
 
 
 def of_message(
-    message: Message, recipients: tuple[str, ...], scan: Scan | None = None, listed: tuple[NetworkSet, ...] = ()
+    message: Message,
+    recipients: tuple[str, ...],
+    scan: Scan | None = None,
+    listed: tuple[NetworkSet, ...] = (),
+    auth: Authenticated | None = None,
 ) -> MessageFacts:
-    """The facts that the octets and the envelope themselves tell; that it is not scanned, where that is known; and
-    where its client is listed.
+    """The facts that the octets and the envelope themselves tell; that it is not scanned, where that is known; where
+    its client is listed; who vouches for it, where that has been found out before.
     """
     hops = headers.hops(message.head) if message.bounded else 0
-    return MessageFacts(hops, message.bounded, recipients, scan, listed)
+    return MessageFacts(hops, message.bounded, recipients, scan, listed, auth=auth)
 
 
 def told(facts: MessageFacts) -> dict[str, object]:
     """What was found out of a message, as fields of a log event."""
-    return scan.told(facts.scan) | networks.told(facts.listed)
+    return scan.told(facts.scan) | networks.told(facts.listed) | auth.told(facts.auth)

@@ -63,6 +63,15 @@ def last(head: bytes, name: bytes) -> bytes:
     return b""
 
 
+def each(head: bytes, name: bytes) -> list[bytes]:
+    """The unfolded values of all fields of that name, in their order."""
+    low, begin, at, found = _lines(head), b"\n" + name, -1, []
+    while (at := low.find(begin, at + 1)) >= 0:
+        if one := _named(name).match(head, at):
+            found.append(_unfolded(one))
+    return found
+
+
 def replaced(head: bytes, name: bytes, by: bytes) -> bytes:
     """The header block with the whole fields `by` in the place of the first field of that name."""
     found = _first(head, name)

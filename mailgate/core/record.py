@@ -14,13 +14,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, get_args
 
-from mailgate.core import origin
+from mailgate.core import auth_record, origin
+from mailgate.core.auth import Authenticated
 from mailgate.core.envelope import Client
 from mailgate.core.message import Message
 from mailgate.core.scan import Scan, Scored, Skipped, SkippedReason, Unscored, UnscoredReason
 from mailgate.core.verdict import Action
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Miss(StrEnum):
@@ -38,7 +39,8 @@ class Miss(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Record:
     """`gate_id`: under which the verdict door spoke of it, `at`: when (seconds since the epoch); `action` and
-    `reasons`: what the rules made of `client` and `scan` for all recipients together. Without a scan that was enough.
+    `reasons`: what the rules made of `client`, `scan` and `auth` for all recipients together. Without a scan that was
+    enough; without `auth` the sender was not checked.
     """
 
     gate_id: str
@@ -47,6 +49,7 @@ class Record:
     scan: Scan | None
     action: Action
     reasons: tuple[str, ...]
+    auth: Authenticated | None = None
 
     def to_json(self) -> str:
         """The record as one line of ASCII; `from_json` undoes it."""
@@ -60,6 +63,7 @@ class Record:
                 word: asdict(self.scan) if self.scan else {},
                 "action": self.action.name.lower(),
                 "reasons": self.reasons,
+                "auth": auth_record.written(self.auth) if self.auth else None,
             }
         )
 
@@ -80,6 +84,7 @@ def from_json(text: str) -> Record | None:
             scan=_scan(tree),
             action=Action[_text(tree["action"]).upper()],
             reasons=tuple(map(_text, tree["reasons"])),
+            auth=None if tree["auth"] is None else auth_record.read(tree["auth"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None  # somebody else wrote to it: as if nothing stood there

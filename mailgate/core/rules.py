@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mailgate.core import spam
+from mailgate.core import auth_policy, spam
+from mailgate.core.auth_policy import AuthPolicy
 from mailgate.core.facts import MessageFacts
 from mailgate.core.headers import MAX_HOPS
 from mailgate.core.message import MAX_HEADER, MAX_HEADER_LINES
@@ -28,6 +29,7 @@ class Policy:
 
     spam: SpamPolicy
     networks: NetworkPolicy
+    auth: AuthPolicy
     reject_after_acceptance: AfterAcceptance
 
 
@@ -90,12 +92,47 @@ def unscored(facts: MessageFacts, policy: Policy) -> Verdict | None:
     return Verdict(action, UNSCORED, Reply(451, "4.3.0", "can't be scanned for spam now, try again later"))
 
 
+def dmarc(facts: MessageFacts, policy: Policy) -> Verdict | None:
+    """A message that its author's domain disowns: quarantine is held, and what is told to be rejected is, where the
+    operator enforces it and no trusted forwarder vouches for it. RFC 9989 §5.4.
+    """
+    asked = auth_policy.asked_for(facts.auth) if facts.auth else "none"
+    if facts.auth is None or asked == "none":
+        return None
+    if auth_policy.sealed(policy.auth, facts.auth):
+        return Verdict(Action.ACCEPT, "dmarc-arc")
+    word = auth_policy.for_dmarc(policy.auth, facts.recipients)
+    if word == "none":
+        return Verdict(Action.ACCEPT, "dmarc-tag")
+    if word == "hold" or asked == "quarantine":
+        return Verdict(Action.HOLD, "dmarc-hold")
+    text = "the domain in From wants this rejected (DMARC)"
+    return Verdict(Action.REJECT, "dmarc-reject", Reply(550, "5.7.1", text), unwanted=True)
+
+
+def spf_fail(facts: MessageFacts, policy: Policy) -> Verdict | None:
+    """A client that may not send for the reverse-path's domain, unless somebody else vouches for the message."""
+    found = facts.auth
+    if found is None or not any(one.result == "fail" for one in found.spf):
+        return None
+    vouched = (found.dmarc and found.dmarc.result == "pass") or auth_policy.sealed(policy.auth, found)
+    word = "none" if vouched else auth_policy.for_spf(policy.auth, facts.recipients)
+    if word == "none":
+        return Verdict(Action.ACCEPT, "spf-tag")
+    if word == "hold":
+        return Verdict(Action.HOLD, "spf-hold")
+    text = "your host may not send for this sender (SPF)"
+    return Verdict(Action.REJECT, "spf-reject", Reply(550, "5.7.23", text), unwanted=True)  # RFC 7372 §3.2
+
+
 # `unscored` comes last, so that it is the first reason of a HOLD only where nothing else holds the message.
 RULES: tuple[Callable[[MessageFacts, Policy], Verdict | None], ...] = (
     loop,
     header_too_large,
     networks,
     limited,
+    dmarc,
+    spf_fail,
     score,
     unscored,
 )

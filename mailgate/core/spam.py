@@ -9,10 +9,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
-from mailgate.core.addresses import plain
+from mailgate.core.addresses import matches
 from mailgate.core.scan import Scan, Scored, Skipped
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -106,8 +105,7 @@ def thresholds(policy: SpamPolicy, recipients: Iterable[str]) -> Thresholds:
 def _for_one(policy: SpamPolicy, recipient: str) -> Thresholds:
     general = policy.thresholds
     for own in policy.lists:
-        match = own.match.lower()
-        if fnmatchcase(plain(recipient), match) or fnmatchcase(recipient.lower(), match):
+        if matches(recipient, own.match):
             return Thresholds(
                 general.tag if own.tag is None else own.tag,
                 general.hold if own.hold is None else own.hold,
@@ -124,7 +122,7 @@ def skipped(policy: SpamPolicy, size: int, client_ip: str, recipients: Sequence[
     """Why a message of `size` octets from this client is not scored; None if it is to be."""
     if not policy.enabled:
         return _OFF
-    if trusted(policy, client_ip):
+    if trusted(policy.skip_networks, client_ip):
         return _TRUSTED
     if size > policy.max_size:
         return _TOO_LARGE
@@ -133,12 +131,12 @@ def skipped(policy: SpamPolicy, size: int, client_ip: str, recipients: Sequence[
     return None
 
 
-def trusted(policy: SpamPolicy, client_ip: str) -> bool:
-    """Is the client ("": unknown) in one of the networks that are not looked at?"""
-    if not client_ip or not policy.skip_networks:
+def trusted(networks: tuple[Network, ...], client_ip: str) -> bool:
+    """Is the client ("": unknown) in one of these networks, which are not looked at?"""
+    if not client_ip or not networks:
         return False
     address = ipaddress.ip_address(client_ip)
-    return any(address in network for network in policy.skip_networks)
+    return any(address in network for network in networks)
 
 
 def _exempt(policy: SpamPolicy, recipient: str) -> bool:

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 import mailgate
+from mailgate.core.auth import RESULTS, Answer
 from mailgate.core.envelope import SOURCES
 from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
@@ -41,15 +42,19 @@ _COUNTERS = {
     "unscored": ("Messages that no scorer scored", ("reason",)),
     "origin": ("Messages, by where the address of their client was found", ("source",)),
     "limited": ("Messages put off at the verdict door because of a rate, by the limit", ("limit",)),
+    "auth_results": ("Results of the checks of senders", ("method", "result")),
     "network_hits": ("Messages from networks in a set that is acted on", ("set",)),
     "network_drift": ("Messages from networks that the layer of a context should have stopped", ("context",)),
     "verdicts_joined": ("Messages that Exim may have asked about before, by what was found of it", ("result",)),
+    "dns_lookups": ("Questions of the checks of senders, by who knew", ("source",)),
+    "dns_queries": ("Questions that were put to a name server, by the answer", ("answer",)),
     "mailman_drained": ("Files that were seen to leave a queue of Mailman's", ("queue",)),
     "replays": ("Recipients replayed from the spool, by the outcome", ("outcome",)),
     "history_lost": ("Events of messages that the history lacks", ()),
 }
 _HISTOGRAMS = {
     "stage_seconds": ("Time a message spent in a stage", ("stage",), _SECONDS),
+    "dns_seconds": ("Time until a name server had answered, or was not waited for any longer", (), _SECONDS),
     "message_bytes": ("Size of messages", (), _OCTETS),
     "spam_score": ("Scores of messages", (), _POINTS),
     "spool_commit_seconds": ("Time of a commit of the spool, shared by the messages in it", (), _SECONDS),
@@ -67,6 +72,8 @@ _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("origin", "source", SOURCES),
     ("limited", "limit", LIMITS),
     ("verdicts_joined", "result", ("joined", *Miss)),
+    ("dns_lookups", "source", ("asked", "cache", "shared")),
+    ("dns_queries", "answer", tuple(answer for answer in get_args(Answer) if answer != "too-many")),
     ("replays", "outcome", ("delivered", "refused", "deferred", "uncertain", "unreached", "held", "failed", "dropped")),
 )
 
@@ -106,6 +113,9 @@ class _Tally(Collector):
         for name, label, values in _FROM_THE_START:
             for value in values:
                 self.begin((name, value), {label: value})
+        for method, results in RESULTS.items():
+            for result in results:
+                self.begin(("auth_results", method, result), {"method": method, "result": result})
         for door, verdict in product(_DOORS, _VERDICTS):
             self.begin(("messages", door, verdict), {"door": door, "verdict": verdict})
 

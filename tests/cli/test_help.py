@@ -14,6 +14,7 @@ VERBS = [
     "resume",
     *(f"spool {verb}" for verb in ("backup", "verify", "adopt")),
     "unscored list",
+    "explain",
     *(f"networks {verb}" for verb in ("list", "check", "add", "remove", "export", "reload")),
     "status",
 ]

@@ -5,8 +5,10 @@ import sqlite3
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from mailgate.ports import Facts
 from tests.cli.site import Mail, Site
@@ -147,6 +149,23 @@ def test_a_scorer_that_comes_back_scores_what_is_left(fed: Site, fake: FakeMailm
         ran = fed.run("queue", "replay", "--all", "--for", "5s")
         mending.result()
     assert "held       announce@lists.test  spam-reject (score 7.2)" in ran.out
+
+
+def test_what_meets_trouble_of_ours_is_not_waited_for(fed: Site, fake: FakeMailman) -> None:
+    one, two = fed.fill(*mails("one", "two"))
+
+    def fail(*args: Any) -> None:
+        if "bodies" in args[2] and one in str(args[3]):
+            raise sqlite3.OperationalError("disk I/O error")
+
+    event.listen(Engine, "before_cursor_execute", fail)
+    try:
+        ran = fed.run("queue", "replay", "--all")
+    finally:
+        event.remove(Engine, "before_cursor_execute", fail)
+    assert (ran.status, ran.out.split()[:3]) == (1, [one, "deferred", A])
+    assert "disk I/O error" in ran.err
+    assert fed.states() == {(one, A): "pending", (two, A): "delivered"}
 
 
 def test_time_runs_out(site: Site) -> None:

@@ -10,6 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailgate.core.auth import (
+    Arc,
+    ArcResult,
+    Authenticated,
+    DkimResult,
+    Dmarc,
+    Iprev,
+    Signature,
+    Spf,
+    SpfResult,
+)
 from mailgate.core.envelope import SOURCES, Client
 from mailgate.core.message import Message
 from mailgate.core.record import Record, digest, from_json
@@ -23,6 +34,24 @@ SCANS: st.SearchStrategy[Scan] = st.one_of(
     st.builds(Skipped, st.sampled_from(get_args(SkippedReason))),
 )
 ADDRESSES = st.one_of(st.just(""), st.ip_addresses().map(str))
+AUTHENTICATED = st.builds(
+    Authenticated,
+    spf=st.lists(
+        st.builds(Spf, st.sampled_from(get_args(SpfResult)), st.just("helo"), st.text(), st.text(), st.text()),
+        max_size=2,
+    ).map(tuple),
+    dkim=st.none()
+    | st.tuples(
+        st.builds(
+            *(Signature, st.sampled_from(get_args(DkimResult)), st.text(), st.text()),
+            *(st.text(), st.text(), st.integers(), st.booleans(), st.text()),
+        )
+    ),
+    arc=st.none() | st.builds(Arc, st.sampled_from(get_args(ArcResult)), st.lists(st.text()).map(tuple), st.text()),
+    dmarc=st.none()
+    | st.builds(Dmarc, st.just("fail"), st.text(), st.text(), st.just("reject"), st.booleans(), st.text()),
+    iprev=st.none() | st.builds(Iprev, st.just("pass"), st.text(), st.text(), st.text()),
+)
 RECORDS = st.builds(
     Record,
     gate_id=st.text(),
@@ -31,11 +60,29 @@ RECORDS = st.builds(
     scan=st.none() | SCANS,
     action=st.sampled_from(Action),
     reasons=st.lists(st.text()).map(tuple),
+    auth=st.none() | AUTHENTICATED,
 )
+AUTH = Authenticated(spf=(Spf("pass", "mailfrom", "a.test", "b@a.test", ""),), arc=Arc("pass", ("c.test",), ""))
 ONE = Record(
-    "01m8112ytat08xvr1g", 1.5, Client("192.0.2.7", "a"), Scored(7.2, 4.0, "é", "s"), Action.HOLD, ("spam-hold",)
+    *("01m8112ytat08xvr1g", 1.5, Client("192.0.2.7", "a"), Scored(7.2, 4.0, "é", "s"), Action.HOLD, ("spam-hold",)),
+    auth=AUTH,
 )
 TREE: dict[str, Any] = json.loads(ONE.to_json())
+
+
+SPF_TREE = TREE["auth"]["spf"][0]
+WRONG_RESULTS: list[dict[str, Any]] = [
+    {"auth": TREE["auth"] | {"spf": None}},
+    {"auth": TREE["auth"] | {"spf": [{}]}},
+    {"auth": TREE["auth"] | {"spf": [SPF_TREE | {"result": "bored"}]}},
+    {"auth": TREE["auth"] | {"spf": [SPF_TREE | {"identity": "from"}]}},
+    {"auth": TREE["auth"] | {"spf": [SPF_TREE | {"why": 7}]}},
+    {"auth": TREE["auth"] | {"dkim": 7}},
+    {"auth": TREE["auth"] | {"dkim": [7]}},
+    {"auth": TREE["auth"] | {"arc": {"result": "pass", "sealers": [7], "why": ""}}},
+    {"auth": TREE["auth"] | {"dmarc": {"result": "pass"}}},
+    {"auth": TREE["auth"] | {"iprev": []}},
+]
 
 
 @given(RECORDS)
@@ -49,7 +96,7 @@ def test_it_comes_back_as_it_was_written(record: Record) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},
         {"version": None},
         {"gate_id": 7},
         {"at": "soon"},
@@ -70,6 +117,9 @@ def test_it_comes_back_as_it_was_written(record: Record) -> None:
         {"action": None},
         {"reasons": 7},
         {"reasons": [7]},
+        {"auth": 7},
+        {"auth": {}},
+        *WRONG_RESULTS,
     ],
 )
 def test_what_nobody_wrote_is_nothing(change: dict[str, Any]) -> None:

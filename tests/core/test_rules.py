@@ -20,11 +20,13 @@ from mailgate.core.rules import (
     after_acceptance,
     completed,
     decide,
+    dmarc,
     header_too_large,
     limited,
     loop,
     networks,
     score,
+    spf_fail,
     unscored,
 )
 from mailgate.core.scan import Scan, Scored, Skipped, Unscored
@@ -52,7 +54,7 @@ def test_what_the_rules_make_of_facts(facts: MessageFacts, decision: Decision) -
 
 
 def test_each_rule_is_in_the_book() -> None:
-    assert (loop, header_too_large, networks, limited, score, unscored) == RULES
+    assert (loop, header_too_large, networks, limited, dmarc, spf_fail, score, unscored) == RULES
 
 
 @pytest.mark.parametrize(
@@ -241,7 +243,7 @@ def test_what_is_done_with_mail_from_listed_networks(
     ("word", "action"), [("hold", Action.HOLD), ("discard", Action.DISCARD), ("reject", Action.REJECT)]
 )
 def test_once_exim_has_accepted_it_what_was_to_be_deferred_is_held(word: str, action: Action) -> None:
-    """Deferred it would bounce in the end; rejected, at once, with a temporary reply; discarded, it is lost."""
+    """Deferred it bounces in the end; rejected it bounces now, with a temporary reply; discarded it is lost."""
     policy = parse({"policy": {"reject_after_acceptance": word}, "networks": {"actions": {"later": "defer"}}}).for_rules
     assert after_acceptance(decide(listed(NetworkSet("all")), policy), policy).action is action
     assert after_acceptance(decide(listed(NetworkSet("later")), policy), policy).action is Action.HOLD

@@ -25,6 +25,7 @@ _SHOWN = (
     "mailgate_origin_total",
     "mailgate_network_hits_total",
     "mailgate_network_drift_total",
+    "mailgate_auth_results_total",
     "mailgate_spool_messages",
     "mailgate_spool_bytes",
     "mailgate_upstream_up",

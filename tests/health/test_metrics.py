@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as text_format
 
+from mailgate.core.auth import RESULTS, Answer
 from mailgate.core.envelope import SOURCES, Door
 from mailgate.core.limits import LIMITS
 from mailgate.core.mailman_queues import QUEUES, RUNNERS
@@ -128,6 +129,9 @@ def test_what_labels_may_hold() -> None:
     assert values["", "verdict"] == verdicts | {"failed"}
     assert values["", "source"] == set(SOURCES)
     assert values["", "limit"] == set(LIMITS)
+    assert values["", "method"] == RESULTS.keys()
+    assert values["auth_results_total", "result"] == set(chain.from_iterable(RESULTS.values()))
+    assert values["", "answer"] == set(get_args(Answer)) - {"too-many"}
     assert values["", "queue"] == set(QUEUES)
     assert values["", "runner"] == set(RUNNERS)
     assert values["unscored_total", "reason"] == set(UNSCORED_REASONS)

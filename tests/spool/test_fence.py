@@ -173,6 +173,18 @@ async def test_no_link_leads_a_verb_of_root_elsewhere(tmp_path: Path) -> None:
     assert victim.read_text() == "root's own"
 
 
+async def test_a_lock_that_was_deleted_is_taken_again(store: Store, telemetry: Recorder, tmp_path: Path) -> None:
+    """Else another gate could serve beside this one."""
+    (tmp_path / "spool.db.lock").unlink()
+    with pytest.raises(SpoolError, match="its lock has been moved or deleted"):
+        await put(store, "one")
+    assert await store.open()
+    assert telemetry.named("spool.replaced")
+    with pytest.raises(SpoolBusy):
+        Database(tmp_path / "spool.db", HOST, serve=True)
+    await put(store, "one")
+
+
 async def test_one_process_serves(store: Store, tmp_path: Path) -> None:
     other = Store(config(tmp_path), HOST, Recorder())
     with pytest.raises(SpoolBusy, match=f"the spool is in use by process {os.getpid()}"):

@@ -189,6 +189,17 @@ async def test_max_bytes_is_exact_and_frees_itself(tmp_path: Path) -> None:
         assert store.counts().octets == 3000
 
 
+async def test_held_mail_leaves_room_for_an_outage(tmp_path: Path) -> None:
+    held = Parked("a@lists.test", "held", "spam-hold")
+    async with spool(tmp_path, max_bytes="4000B") as store:
+        for n in range(3):
+            await put(store, f"m{n}", held, message=a_message(1000))
+        with pytest.raises(SpoolFull, match="the last 25% are not for mail that is held"):
+            await put(store, "more", held, message=a_message(100))
+        await put(store, "both", held, "b@lists.test", message=a_message(1000))
+        assert states(store) == {"held": 4, "pending": 1}
+
+
 async def test_limits_hold_within_one_commit(tmp_path: Path) -> None:
     async with spool(tmp_path, max_bytes="10000B") as store:
         tries = [put(store, f"m{n}", message=a_message(1000)) for n in range(30)]

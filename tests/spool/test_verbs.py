@@ -14,7 +14,7 @@ from mailgate.core.envelope import Envelope
 from mailgate.core.spam import AWAITS_SCORE
 from mailgate.edge.spool import Database, Store, content, verbs
 from mailgate.edge.spool.errors import SpoolDamaged
-from mailgate.edge.spool.listing import Listed, Selection, listed, matching, resolve
+from mailgate.edge.spool.listing import Listed, Selection, listed, resolve
 from mailgate.edge.spool.schema import STATES
 from mailgate.edge.spool.stats import BUCKETS, Row, stats
 from mailgate.edge.spool.verbs import Change
@@ -40,10 +40,8 @@ async def full(store: Store) -> Store:
 
 
 def shown(store: Store, selection: Selection) -> list[tuple[str, list[str]]]:
-    """Ids and states of what is chosen; the counts have to agree."""
-    rows = list(listed(store.database, selection))
-    assert matching(store.database, selection) == (len(rows), sum(len(row.recipients) for row in rows))
-    return [(row.id, [person.state for person in row.recipients]) for row in rows]
+    """Ids and states of what is chosen."""
+    return [(row.id, [person.state for person in row.recipients]) for row in listed(store.database, selection)]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +98,6 @@ async def test_many_pages_and_many_ids(store: Store) -> None:
     assert [row.id for row in listed(store.database, Selection())] == ids
     asked = Selection(ids=tuple(ids) * 3 + tuple(f"x{n}" for n in range(2000)))
     assert sorted(row.id for row in listed(store.database, asked)) == ids
-    assert matching(store.database, asked) == (450, 450)
     assert len(list(verbs.hold(store.database, Selection(), NOW))) == 450
     assert states(store) == {"held": 450}
 

@@ -32,8 +32,10 @@ def stack(_session_stack: Stack) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def stack_with_long_lines() -> Iterator[Stack]:
-    """A second stack, of its own, whose Mailman takes lines of any length. Costs some seconds: for what needs it."""
-    with Stack(long_lines=True) as stack:
+    """A second stack, of its own, whose Mailman takes lines of any length, and the gate's word for who vouches for a
+    sender. Costs some seconds: for what needs it.
+    """
+    with Stack(long_lines=True, trusting=True) as stack:
         yield stack
 
 

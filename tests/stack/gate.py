@@ -47,6 +47,9 @@ class Gate:
             "mailman": {"lmtp": f"{mailman[0]}:{mailman[1]}", "probe_interval": "0.2s"},
             "spool": {"url": f"sqlite:///{self.spool}", "retry_first": "0.2s", "retry_max": "2s"},
             "spam": {"engine": "off"},
+            "auth": dict.fromkeys(
+                ("spf", "dkim", "dmarc", "arc"), False
+            ),  # no name server beyond this machine is asked
             "http": {"listen": str(self._http)},
         }
         self.configure(settings or {})

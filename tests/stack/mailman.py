@@ -8,6 +8,7 @@ when LMTP and REST answer; that takes some six seconds of Mailman's own.
 import base64
 import json
 import os
+import shutil
 import signal
 import urllib.error
 import urllib.request
@@ -24,6 +25,7 @@ from tests.stack.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / ".parts" / "mailman" / "bin"
 PLUGINS = ROOT / "config" / "mailman"
+KEY = ROOT / "fixtures" / "dkim.key.pem"
 DOMAIN = "lists.test"
 _RUNNERS = (
     "archive",
@@ -55,11 +57,13 @@ _OPEN_LIST = {
 
 
 class Mailman(Program):
-    """A Mailman core. With `long_lines` (a plugin) its LMTP server takes lines of more than 999 octets."""
+    """A Mailman core. With `long_lines` (a plugin) its LMTP server takes lines of more than 999 octets. The
+    Authentication-Results of whom it `trusts` it takes over.
+    """
 
     name = "Mailman"
 
-    def __init__(self, directory: Path, *, long_lines: bool = False) -> None:
+    def __init__(self, directory: Path, *, long_lines: bool = False, trusts: str = "") -> None:
         if not (PROGRAMS / "master").exists():
             raise RuntimeError("Mailman is not installed: run tests/stack/install.sh (make test does)")
         nobody = account("nobody")
@@ -71,11 +75,12 @@ class Mailman(Program):
         self._config = directory / "mailman.cfg"
         directory.mkdir(mode=0o755)
         self.var.mkdir()
-        self._config.write_text(self._configuration(long_lines=long_lines))
+        self._config.write_text(self._configuration(long_lines=long_lines, trusts=trusts))
+        shutil.copyfile(KEY, directory / KEY.name)
         if self._drop:
             self._drop.own(directory, self.var)
 
-    def _configuration(self, *, long_lines: bool) -> str:
+    def _configuration(self, *, long_lines: bool, trusts: str) -> str:
         sections: dict[str, dict[str, object]] = {
             "mailman": {"layout": "stack", "site_owner": f"postmaster@{DOMAIN}"},
             "paths.stack": {"var_dir": self.var, "bin_dir": PROGRAMS},
@@ -95,6 +100,17 @@ class Mailman(Program):
             sections["plugin.mailgate_longlines"] = {
                 "class": "mailgate_longlines.plugin.LongLines",
                 "enabled": "yes",
+            }
+        if trusts:
+            sections["ARC"] = {
+                "enabled": "yes",
+                "dkim": "no",  # the gate has checked it
+                "dmarc": "no",
+                "authserv_id": f"mailman.{DOMAIN}",
+                "trusted_authserv_ids": trusts,
+                "privkey": self.directory / KEY.name,  # which it wants even where it seals nothing
+                "selector": "garden",
+                "domain": "example.org",
             }
         parts = [[f"[{name}]", *(f"{key}: {value}" for key, value in keys.items())] for name, keys in sections.items()]
         return "\n".join("\n".join(lines) for lines in parts) + "\n"

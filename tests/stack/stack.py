@@ -26,7 +26,8 @@ from tests.stack.wire import Recorder
 class Stack:
     """The programs and the wire between them. `gate` is the one started last, if any."""
 
-    def __init__(self, *, long_lines: bool = False) -> None:
+    def __init__(self, *, long_lines: bool = False, trusting: bool = False) -> None:
+        """With `trusting` Mailman takes over what the gate says of senders."""
         self._undo = ExitStack()
         self._lists = 0
         self._gates = 0
@@ -38,7 +39,9 @@ class Stack:
             self._undo.callback(remove, self.directory)
         self.directory.chmod(0o711)  # the programs are not root and must reach their own folders
         try:
-            self.mailman = Mailman(self.directory / "mailman", long_lines=long_lines)
+            self.mailman = Mailman(
+                self.directory / "mailman", long_lines=long_lines, trusts="gate.lists.test" if trusting else ""
+            )
             self._undo.callback(self.mailman.close)
             self.to_mailman = Recorder(self.mailman.address, "to-mailman")
             self._undo.callback(self.to_mailman.close)

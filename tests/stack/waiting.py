@@ -1,5 +1,6 @@
 """Waiting for an event of another process: ask again until it is so, or the deadline has passed."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,4 +16,14 @@ def wait_until(condition: Callable[[], Value], what: str, *, deadline: float = 1
         if time.monotonic() > end:
             raise TimeoutError(f"not within {deadline:g} s: {what} (last seen: {value!r})")
         time.sleep(_PAUSE)
+    return value
+
+
+async def until(condition: Callable[[], Value], what: str, *, deadline: float = 10.0) -> Value:
+    """The same beside an event loop that has to go on."""
+    end = time.monotonic() + deadline
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {deadline:g} s: {what} (last seen: {value!r})")
+        await asyncio.sleep(_PAUSE / 4)
     return value

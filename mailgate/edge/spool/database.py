@@ -184,8 +184,10 @@ class Database:
 
     @property
     def replaced(self) -> bool:
-        """True when the path no longer leads to the file that is open: what we write would be lost on closing."""
-        return self._seen() != self._identity
+        """True when the path no longer leads to the file that is open: what we write would be lost on closing. Or when
+        the lock is not there any more: another process could take it.
+        """
+        return self._seen() != self._identity or (self._lock is not None and self._lock.lost)
 
     def close(self) -> None:
         """Let go of the file and the lock."""

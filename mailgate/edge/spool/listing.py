@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, distinct, exists, false, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select, true, tuple_
 
 from mailgate.core import addresses
 from mailgate.core.envelope import address_text
@@ -114,26 +114,6 @@ def _resolved(connection: Connection, text: str, most: int) -> list[str]:
         messages.c.message_id.in_((text, f"<{text}>")),
     )
     return list(connection.scalars(select(messages.c.id).where(fits).order_by(messages.c.received).limit(most)))
-
-
-def matching(database: Database, selection: Selection) -> tuple[int, int]:
-    """How many messages and how many recipients are chosen."""
-    found_messages = found_recipients = 0
-    for part in in_parts(selection):
-        some_messages, some_recipients = database.read(partial(_count, selection=part), "counting")
-        found_messages += some_messages
-        found_recipients += some_recipients
-    return found_messages, found_recipients
-
-
-def _count(connection: Connection, selection: Selection) -> tuple[int, int]:
-    query = (
-        select(func.count(distinct(messages.c.id)), func.count())
-        .join_from(messages, recipients, recipients.c.message_id == messages.c.id)
-        .where(of_message(selection), of_recipient(selection))
-    )
-    row = connection.execute(query).one()
-    return row[0], row[1]
 
 
 def in_parts(selection: Selection) -> Iterator[Selection]:

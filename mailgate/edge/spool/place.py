@@ -21,6 +21,7 @@ from mailgate.ports import SpoolError
 
 BALLAST = 8 * 2**20  # octets: about two hundred settled messages between two checkpoints
 MODE = 0o640
+HELD_SHARE = 0.75  # of spool.max_bytes: what nobody releases must not take the room that an outage needs
 MIN_INODES = 1000  # or a hundredth of them where there are few
 
 
@@ -56,7 +57,8 @@ class Lock:
 
     def __init__(self, path: Path, patience: float) -> None:
         """Take it. Raises SpoolBusy if another process has it and keeps it for longer than `patience` seconds."""
-        self._handle = create(beside(path, ".lock"))
+        self._path = beside(path, ".lock")
+        self._handle = create(self._path)
         try:
             self._take(path, time.monotonic() + patience)
         except BaseException:
@@ -80,6 +82,14 @@ class Lock:
             return False
         return True
 
+    @property
+    def lost(self) -> bool:
+        """True when the file that we hold is not the one that others would take: it was deleted, or replaced."""
+        try:
+            return not os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except OSError:
+            return True
+
     def release(self) -> None:
         """Let another process have the spool."""
         os.close(self._handle)
@@ -102,17 +112,27 @@ def room(path: Path) -> Room:
     return Room(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, inodes, state.f_files)
 
 
-def refusal(config: SpoolConfig, room: Room, spooled: int, more: int, reusable: int = 0, owed: int = 0) -> str:
+def refusal(
+    config: SpoolConfig,
+    room: Room,
+    spooled: int,
+    more: int,
+    reusable: int = 0,
+    owed: int = 0,
+    most: float = 1.0,
+) -> str:
     """Why `more` octets may not be added to the `spooled` ones, naming the key; "" if they may.
 
-    `reusable` are free octets inside the database's own file, `owed` those that the ballast lacks. Twice the size has
+    `reusable` are free octets inside the database's own file, `owed` those that the ballast lacks, `most` the share of
+    spool.max_bytes up to which there may be something. Twice the size has
     to fit: once in the write-ahead log and once in the file, or else the log could not be written back and nothing
     could be settled any more.
     """
-    if spooled + more > config.max_bytes:
+    if spooled + more > config.max_bytes * most:
+        kept = "" if most == 1.0 else f"; the last {1 - most:.0%} are not for mail that is held"
         return (
             f"spool.max_bytes: {said_octets(spooled)} of {said_octets(config.max_bytes)} are in use, "
-            f"{said_octets(more)} more do not fit"
+            f"{said_octets(more)} more do not fit{kept}"
         )
     floor = config.min_free.of(room.total) + owed
     if room.free - 2 * more + reusable < floor or room.free < 2 * more:

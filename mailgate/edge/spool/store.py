@@ -1,6 +1,6 @@
 """The daemon's spool: `mailgate.ports.Spool` on a database file.
 
-Promises: what `store` has returned from is synced to disk; what it raised for is not kept. No call blocks the event
+Promises: what `store` has returned from is synced to disk; what it raised for is not kept. No call waits in the
 loop: writes happen in the writer's thread, reads in a few others, each with a deadline. A spool that can not be
 opened stops nothing: `open` raises and may be called again, everything else raises SpoolError until then.
 Events: `spool.opened`, `spool.corrupt` (a message was set aside), `spool.trouble` (a write without a caller failed),
@@ -121,7 +121,9 @@ class Store:
         if self._serving is not None:
             if not self._serving.database.replaced:
                 return None
-            self._event("spool.replaced", cause=f"{self.config.path}: moved or deleted while in use, opening anew")
+            self._event(
+                "spool.replaced", cause=f"{self.config.path}: it or its lock was moved or deleted, opening anew"
+            )
             await self._let_go()
         opening = asyncio.get_running_loop().run_in_executor(None, open_file, self.config, self._hostname)
         try:

@@ -12,6 +12,7 @@ from mailgate.edge.spool.chronicle import Packed
 from mailgate.edge.spool.database import Database, give_back, reusable
 from mailgate.edge.spool.errors import believing
 from mailgate.edge.spool.leases import Those, Verdicts
+from mailgate.edge.spool.schema import PENDING
 from mailgate.edge.spool.storing import Deposit
 from mailgate.edge.spool.unscored import Note
 from mailgate.edge.spool.verdicts import Kept
@@ -76,7 +77,7 @@ class Work:
     def _gone(self) -> SpoolError | None:
         if not self._database.replaced:
             return None
-        return SpoolError(f"{self._database.path}: has been moved or deleted while in use")
+        return SpoolError(f"{self._database.path}: it or its lock has been moved or deleted while in use")
 
     def _admitted(
         self, connection: Connection, deposits: Sequence[Deposit]
@@ -91,10 +92,11 @@ class Work:
         taken: list[Deposit] = []
         more = 0
         for deposit in deposits:
-            words = place.refusal(config, room, spooled, more + deposit.size, inside, owed)
+            most = 1.0 if any(one.state == PENDING for one in deposit.parked) else place.HELD_SHARE
+            words = place.refusal(config, room, spooled, more + deposit.size, inside, owed, most)
             if words and not sure:
                 sure, spooled, inside = True, storing.spooled(connection), reusable(connection)
-                words = place.refusal(config, room, spooled, more + deposit.size, inside, owed)
+                words = place.refusal(config, room, spooled, more + deposit.size, inside, owed, most)
             answers.append(SpoolFull(words) if words else None)
             if not words:
                 taken.append(deposit)
@@ -191,8 +193,8 @@ class Work:
 
     def _keep(self, connection: Connection, kept: Sequence[Kept]) -> Sequence[SpoolError | None]:
         more = sum(one.size for one in kept)
-        if self._database.replaced:
-            return [SpoolError(f"{self._database.path}: has been moved or deleted while in use")] * len(kept)
+        if gone := self._gone():
+            return [gone] * len(kept)
         if words := place.refusal(self._config(), place.room(self._database.path), 0, more, owed=self._ballast.owed):
             return [SpoolFull(words)] * len(kept)
         if self._kept_at_most is None or self._kept_at_most + more > verdicts.MOST:

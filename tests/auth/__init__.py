@@ -1,0 +1,1 @@
+"""SPF, DKIM, DMARC and ARC: real signatures, a real DNS server."""

@@ -1,0 +1,50 @@
+"""The act about senders: a signed post, a forged one, what Mailman gets to know of each, and `mailgate explain`."""
+
+from rich.markup import escape
+from rich.table import Table
+
+from tests.demo.scene import Demo
+from tests.stack.dns import DnsServer
+from tests.stack.gate import Gate
+from tests.stack.mails import FIXTURES, Mail, dns, mails
+from tests.stack.stack import Stack
+
+_HOST = "192.0.2.7"
+
+
+def serve(names: DnsServer) -> None:
+    """What the DNS says of the authors: who may send for them, their keys, and that all else is to be rejected."""
+    for name, text in dns().items():
+        names.add(name, "TXT", text.encode())
+    names.add("example.org", "TXT", f'"v=spf1 ip4:{_HOST} -all"')
+    names.add("_dmarc.example.org", "TXT", '"v=DMARC1; p=reject"')
+
+
+def settings(names: DnsServer) -> dict[str, dict[str, object]]:
+    """The gate's, that it checks senders and asks this DNS server."""
+    return {"auth": dict.fromkeys(("spf", "dkim", "dmarc", "arc"), True) | {"nameservers": [str(names.at)]}}
+
+
+def show_senders(demo: Demo, stack: Stack, gate: Gate, address: str) -> list[Mail]:
+    """A post with its author's signature and one that claims to be his; both are in Mailman."""
+    signed = mails()["dkim"].at(stack.new_list())  # the one of the first act has the same Message-ID
+    forged = mails()["dkim"].at(address).marked("not-the-committee")
+    demo.post_all(stack, [signed, forged])
+    said = {mail: _results(stack, mail) for mail in (signed, forged)}
+    table = Table("post", "Authentication-Results of Mailman's own, which took over the gate's", box=None)
+    for mail, found in said.items():
+        table.add_row(escape(mail.message_id), escape(found))
+    demo.print(table)
+    demo.check("dmarc=pass" in said[signed], "the signature has survived: its author vouches for the first post")
+    demo.check("dmarc=fail" in said[forged], "nobody vouches for the other, and every list can match on that")
+    explained = gate.cli("explain", str(FIXTURES / "mail" / "dkim.eml"), "--client", _HOST, "--from", signed.sender)
+    demo.show(explained, f"mailgate explain dkim.eml --client {_HOST} --from {signed.sender}")
+    demo.check("after acceptance: accept" in explained.stdout, "mailgate explain says why, and sends nothing")
+    return [signed, forged]
+
+
+def _results(stack: Stack, mail: Mail) -> str:
+    arrival = stack.mailman.wait_arrived(mail.recipients[0], mail.message_id)
+    head = arrival.octets.partition(b"\n\n")[0].decode("utf-8", "replace").replace("\n\t", " ").replace("\n ", " ")
+    lines = [line for line in head.splitlines() if line.startswith("Authentication-Results:")]
+    return " ".join(lines[0].partition(":")[2].split()) if len(lines) == 1 else f"{len(lines)} fields"
