@@ -92,7 +92,7 @@ async def test_the_valve_is_shut_and_tried(watched: Watched) -> None:
 
 async def test_what_moves_slowly_is_not_kept_back(watched: Watched) -> None:
     watched.watch.config = watched.config("5s")
-    files = [put(watched.directory / "out", time.time() - 1000 + n) for n in range(10)]
+    files = [put(watched.directory / "out", time.time() - 1000 + n) for n in range(4)]
     await until(watched.samples)
     for number, file in enumerate(files, 1):
         file.unlink()
