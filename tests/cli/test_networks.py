@@ -203,8 +203,7 @@ def test_reload_without_the_daemon(lists: Site) -> None:
 def test_with_the_daemon(lists: Site) -> None:
     daemon = lists.start("serve", stderr=subprocess.DEVNULL)
     try:
-        runs = partial(_runs, lists)
-        wait_until(runs, "it runs", deadline=60)
+        wait_until(
             lambda: "HITS" in (said := lists.run("networks", "list")).out and ready(said.out), "it runs", deadline=60
         )
         (lists.directory / "site.yaml").write_text("abuse_networks: {other: {context: [mx], networks: [10.0.0.1]}}")
