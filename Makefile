@@ -18,7 +18,9 @@ demo: venv parts
 test: venv parts
 	$(MAKE) --no-print-directory check
 
+# Compiled here, since daemons that run as nobody can't write it down, and would compile at each start.
 check: lint
+	@$(BIN)/python -W ignore -m compileall -q mailgate .venv/lib
 	$(BIN)/pytest -n 4 --dist loadfile
 
 lint:
