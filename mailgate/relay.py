@@ -134,8 +134,6 @@ class Relay:
             return await self._held(case, decision)
         outcomes = await self._deliver(case)
         said = await self._answer(case, outcomes)
-        if case.entry:
-            case.entry.became({r: fate(word, outcomes.get(r)) for r, (word, _) in said.items()})
         self._tell(case, said, outcomes, decision)
         return said
 
@@ -164,7 +162,8 @@ class Relay:
         recipients = case.envelope.recipients
         found: Scan | None = spam.skipped(self.config.spam.policy, case.message.size, case.client.ip, recipients)
         if found:
-            self._telemetry.count("spam_scans", result="skipped", server="")
+            if not case.asked:  # else the verdict door has counted it
+                self._telemetry.count("spam_scans", result="skipped", server="")
         elif case.asked and isinstance(case.asked.scan, Scored):  # without a score it is worth to ask again
             found = case.asked.scan
             self._spool.ledger.scored()
@@ -290,10 +289,18 @@ class Relay:
     def _tell(
         self, case: Case, said: dict[str, tuple[str, Reply]], outcomes: dict[str, Outcome], decision: Decision
     ) -> None:
-        """The one line that a message leaves in the log; its name is the worst that befell a recipient."""
-        worst = answer.worst(word for word, _ in said.values())
-        fields = case.final(said, outcomes, decision, asyncio.get_running_loop().time())
-        self._telemetry.event(f"message.{worst}", fields, level="info" if worst in answer.CALM else "warning")
+        """The one line that a message leaves in the log; its name is the worst that befell a recipient.
+
+        A bug in here takes nothing back: what is to be said may stand for what Mailman has taken.
+        """
+        try:
+            if case.entry:
+                case.entry.became({r: fate(word, outcomes.get(r)) for r, (word, _) in said.items()})
+            worst = answer.worst(word for word, _ in said.values())
+            fields = case.final(said, outcomes, decision, asyncio.get_running_loop().time())
+            self._telemetry.event(f"message.{worst}", fields, level="info" if worst in answer.CALM else "warning")
+        except Exception:  # noqa: BLE001  said as what it is
+            self._telemetry.event("message.failed", case.failed(traceback.format_exc()), level="error")
 
     def _took(self, case: Case, stage: str, started: float) -> None:
         """Measure a stage that has just ended."""

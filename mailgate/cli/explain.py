@@ -86,7 +86,8 @@ def _read(file: str) -> Message:
         octets = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise fail(f"{file}: {error.strerror}") from None
-    return message([Unwrapper().feed(octets, last=True)])
+    unwrapper = Unwrapper()
+    return message([unwrapper.feed(octets, last=True)], unwrapper.ends.bare_cr)
 
 
 def _envelope(received: Message, sender: str | None, recipients: list[str]) -> Envelope:
@@ -109,11 +110,9 @@ async def _explained(config: Config, received: Message, told: Client | None, env
     senders.serve(config, [checking])
     try:
         secret = config.relay.client_secret_file.octets
-        client = told or (origin.origin(received.head, None, secret).client if received.bounded else Client())
+        client = told or (origin.origin(received.exims_head, None, secret).client if received.bounded else Client())
         clean = headers.cut(received.head, config.authserv_id) if received.bounded else received.head
-        subject = Subject(
-            new_gate_id(), envelope, Message(clean, received.body, received.bounded), received, client, {}
-        )
+        subject = Subject(new_gate_id(), envelope, replace(received, head=clean), received, client, {})
         facts = _looked(config, subject)
         decision = decide(facts, policy)
         if decision.action is Action.ACCEPT and checking.lacks(facts, policy, client):

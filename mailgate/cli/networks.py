@@ -164,7 +164,7 @@ def _listing(config: Config, wanted: dict[str, Span]) -> Iterator[tuple[str, Ent
 
 def _as_object(config: Config, ip: str, entry: Entry) -> dict[str, Any]:
     expired = 0 < entry.expires <= time.time()
-    spared = spam.trusted(config.spam.policy.skip_networks, ip)
+    spared = spam.trusted(config.spam.skip_networks, ip)
     policy = config.networks.policy
     return {
         "address": ip,

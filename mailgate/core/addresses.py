@@ -33,12 +33,10 @@ def plain(address: str) -> str:
     return local.partition("+")[0] + at + domain
 
 
-def matches(address: str, pattern: str) -> bool:
-    """Does a pattern (with * and ?) mean this address, as it is written or as Mailman takes it apart? Whoever writes a
-    pattern for a list means it whatever a sender puts around the name.
-    """
-    match = pattern.lower()
-    return fnmatchcase(plain(address), match) or fnmatchcase(address.lower(), match)
+def matches(address: str, glob: str) -> bool:
+    """Does the glob (blind to case) mean this address, as it is written, or as Mailman takes it?"""
+    wanted = glob.lower()
+    return fnmatchcase(plain(address), wanted) or fnmatchcase(address.lower(), wanted)
 
 
 def of_list(pattern: str) -> list[str]:

@@ -23,7 +23,7 @@ _A_STEP_DOWN: dict[Disposition, Disposition] = {"reject": "quarantine", "quarant
 
 @dataclass(frozen=True, slots=True)
 class ListEnforcement:
-    """Another strictness for the recipients that `match` (a glob, blind to case); None is the one for all."""
+    """Another strictness for the recipients that `match` (`addresses.matches`); None is the one for all."""
 
     match: str
     dmarc: Enforcement | None

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 
 import pytest
 
@@ -140,8 +139,10 @@ async def test_mail_exchangers_that_multiply(authentication: Authentication, dns
             dns.add(f"v{n}.victim{number}.test", "A", "198.51.100.1")
     terms = " ".join(f"mx:m{number}.evil.test" for number in range(10))
     dns.add("mx.evil.test", "TXT", f"v=spf1 {terms} -all".encode())
-    assert await spf(authentication, "mx.evil.test") == "temperror"
+    async with Lag() as lag:
+        assert await spf(authentication, "mx.evil.test") == "temperror"
     assert asked(dns, "A", "MX") <= 50
+    assert lag.computing < LATE
 
 
 async def test_more_exchangers_than_ten(authentication: Authentication, dns: DnsServer) -> None:
@@ -208,30 +209,25 @@ async def test_answers_that_are_too_large(authentication: Authentication, dns: D
 async def test_fifty_messages_while_the_dns_is_silent(telemetry: Telemetry) -> None:
     """All are answered by their deadline, the loop is not late, and no thread was begun."""
     mails = [desk.cut(sign(selector=b"s%d" % number)) for number in range(50)]
-    silent = socket.socket(type=socket.SOCK_DGRAM)
-    silent.bind(("127.0.0.1", 0))
-    for _ in range(5):
-        resolver = Resolver([Endpoint(*silent.getsockname())], telemetry)
-        authentication = Authentication(resolver, telemetry)
-        threads, started = threading.active_count(), time.monotonic()
-        async with Lag() as lag:
-            checks = [
-                desk.check(authentication, mail, sender=f"a@d{number}.test", seconds=0.6)
-                for number, mail in enumerate(mails)
-            ]
-            found = await asyncio.gather(*checks)
-        assert time.monotonic() - started < 1.5
-        assert threading.active_count() == threads
-        assert {(one.spf[0].result, one.dkim and one.dkim[0].result) for one in found} == {("temperror", "temperror")}
-        assert {one.dmarc and one.dmarc.result for one in found} == {"temperror"}
-        assert max(one.seconds for one in found) < 0.6
-        await resolver.close()
-        if (
-            max(lag.worst, lag.computing) < LATE
-        ):  # else others use this machine, too: a wait of ours would be there again
-            break
-    silent.close()
-    assert max(lag.worst, lag.computing) < LATE
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        for _ in range(5):  # others use this machine, too; a wait of ours would be there each time
+            resolver = Resolver([Endpoint(*silent.getsockname())], telemetry)
+            authentication = Authentication(resolver, telemetry)
+            threads = threading.active_count()
+            async with Lag() as lag:
+                checks = [
+                    desk.check(authentication, mail, sender=f"a@d{number}.test", seconds=0.6)
+                    for number, mail in enumerate(mails)
+                ]
+                found = await asyncio.gather(*checks)
+            assert threading.active_count() == threads
+            assert {(one.spf[0].result, one.dkim and one.dkim[0].result) for one in found} == {("temperror",) * 2}
+            assert {one.dmarc and one.dmarc.result for one in found} == {"temperror"}
+            await resolver.close()
+            if in_time := max(lag.worst, lag.computing) < LATE and max(one.seconds for one in found) < 0.6:
+                break
+    assert in_time
 
 
 async def test_fifty_large_messages_at_once(signatures: Authentication, published: DnsServer) -> None:

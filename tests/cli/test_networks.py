@@ -203,7 +203,9 @@ def test_reload_without_the_daemon(lists: Site) -> None:
 def test_with_the_daemon(lists: Site) -> None:
     daemon = lists.start("serve", stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: "HITS" in (said := lists.run("networks", "list")).out and ready(said.out), "it runs")
+        wait_until(
+            lambda: "HITS" in (said := lists.run("networks", "list")).out and ready(said.out), "it runs", deadline=60
+        )
         (lists.directory / "site.yaml").write_text("abuse_networks: {other: {context: [mx], networks: [10.0.0.1]}}")
         ran = lists.run("networks", "reload")
         assert (ran.status, ran.out) == (0, "1 network in 1 set: in force\n")

@@ -136,9 +136,9 @@ def test_a_scorer_that_comes_back_scores_what_is_left(fed: Site, fake: FakeMailm
     fake.refuse()
 
     def mend(scorer: FakeScorer) -> None:
-        wait_until(fed.tried, "an attempt", deadline=5)
+        wait_until(fed.tried, "an attempt", deadline=20)
         scorer.accept()
-        wait_until(lambda: "ping" in scorer.questions, "the scorer is probed", deadline=5)
+        wait_until(lambda: "ping" in scorer.questions, "the scorer is probed", deadline=20)
         fake.accept()  # not before: it would go out unscored
 
     with FakeScorer("spamd") as scorer, ThreadPoolExecutor() as thread:
@@ -146,7 +146,7 @@ def test_a_scorer_that_comes_back_scores_what_is_left(fed: Site, fake: FakeMailm
             file.write(f'[spam]\nservers = ["{scorer.port}"]\nprobe_interval = "0.05s"\n')
         scorer.refuse()
         mending = thread.submit(mend, scorer)
-        ran = fed.run("queue", "replay", "--all", "--for", "5s")
+        ran = fed.run("queue", "replay", "--all", "--for", "30s")
         mending.result()
     assert "held       announce@lists.test  spam-reject (score 7.2)" in ran.out
 

@@ -144,6 +144,7 @@ BY_LIST = {
         (("open@strict.test",), ("dmarc-tag", "spf-tag")),
         (("LIST@Strict.Test",), ("dmarc-reject", "spf-hold")),
         (('"spf-only"+x@lists.test',), ("spf-reject", "dmarc-hold")),
+        (('"List"+x@Strict.Test',), ("dmarc-reject", "spf-hold")),
         (("spf-only@lists.test",), ("spf-reject", "dmarc-hold")),
         (("open@lists.test", "list@strict.test"), ("dmarc-reject", "spf-hold")),
         (("open@lists.test", "list@lists.test"), ("dmarc-hold", "spf-tag")),

@@ -25,8 +25,8 @@ def main() -> int:
         stack, spamd = _parts(undo)
         names = undo.enter_context(DnsServer())
         senders.serve(names)
-        settings = merged(merged(spam.settings(spamd), blocked.settings(stack)), senders.settings(names))
-        gate = stack.start_gate(settings, verdict=True)
+        settings = merged(spam.settings(spamd), blocked.settings(stack))
+        gate = stack.start_gate(merged(settings, senders.settings(names)), verdict=True)
         doors = f"mailgate on {gate.lmtp[1]} (LMTP), Mailman on {stack.mailman.address[1]}, spamd on {spamd.address[1]}"
         demo.say(f"Exim listens on {stack.exim.address[1]}, {doors}")
         address = stack.new_list()

@@ -14,7 +14,9 @@ from tests.stack.fake_session import Manner
 
 LMTP, UNIX, SMTP = "LMTP", "LMTP on a unix socket", "SMTP"
 _ENHANCED = re.compile(r"([245])\d\d \1\.\d{1,3}\.\d{1,3} \S")
-_KEYWORDS = {"PIPELINING": "", "ENHANCEDSTATUSCODES": "", "8BITMIME": "", "SMTPUTF8": "", "SIZE": str(40 * 2**20)}
+# 40 MiB, and what Exim may count less (session.py)
+_SIZE = 40 * 2**20 * 105 // 100 + 16 * 1024
+_KEYWORDS = {"PIPELINING": "", "ENHANCEDSTATUSCODES": "", "8BITMIME": "", "SMTPUTF8": "", "SIZE": str(_SIZE)}
 
 
 def at(pair: Pair, door: str, *, hello: bool = True) -> Client:
@@ -67,7 +69,7 @@ DIALOGUES: dict[str, list[tuple[bytes, int]]] = {
         (b"MAIL FROM:<a@example.net> NOTIFY=NEVER", 555), (b"MAIL FROM:<a@example.net> SIZE=x", 501),
         (b"MAIL FROM:<a@example.net> BODY=BINARYMIME", 501), (b"MAIL FROM:<a@example.net> SMTPUTF8=1", 501),
         (b"MAIL FROM:<a@example.net> SIZE=\xc2\xb2", 553), (b"MAIL FROM:<a@example.net> SIZE=" + b"9" * 4000, 552),
-        (b"MAIL FROM:<a@example.net> SIZE=41943041", 552), (b"MAIL FROM:<a@example.net> SIZE=41943040", 250),
+        (b"MAIL FROM:<a@example.net> SIZE=%d" % (_SIZE + 1), 552), (b"MAIL FROM:<a@example.net> SIZE=%d" % _SIZE, 250),
         (b"RSET", 250), (b"mail from:<> BODY=8BITMIME SMTPUTF8 SIZE=0", 250), (b"RSET", 250),
         (b"MAIL FROM: <a@example.net>", 250), (b"RSET", 250), (b'MAIL FROM:<"a b"@example.net>', 250), (b"RSET", 250),
         (b"MAIL FROM:<a@[192.0.2.1]>", 250), (b"RSET", 250), (b"MAIL FROM:<a@[IPv6:2001:db8::1]>", 250),

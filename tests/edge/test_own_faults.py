@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mailgate import config as configuration
+from mailgate.case import Case
 from mailgate.core import headers
 from mailgate.core.envelope import Envelope, Peer
 from mailgate.core.message import Message, message
@@ -190,6 +191,21 @@ async def test_a_bug_in_the_relay(bug: Exception, lmtp: bool) -> None:
         assert door.telemetry.events[-1][0] == "message.failed"
         upstream.fault = None
         assert await door.say(A) == ["250 2.0.0 delivered: Ok", GOES_ON]
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=repr)
+async def test_a_bug_in_the_telling_takes_nothing_back(bug: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Mailman took, Exim would hand over again and again."""
+
+    def final(*_: object) -> dict[str, object]:
+        raise bug
+
+    monkeypatch.setattr(Case, "final", final)
+    async with _door() as door:
+        assert await door.say(A, B) == ["250 2.0.0 delivered: Ok"] * 2 + [GOES_ON]
+        (trace,) = door.traces()
+        assert type(bug).__name__ in trace
+        assert [name for name, _ in door.telemetry.events] == ["message.failed"]
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=repr)

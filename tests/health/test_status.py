@@ -130,11 +130,23 @@ def test_all_of_it_on_one_screen(pair: Pair) -> None:
     pair.settle()
 
 
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """A test that fails does not wait for what would go on for ever."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_watched(pair: Pair) -> None:
     """Until Ctrl-C, also while no daemon answers."""
     environment = {"MAILGATE_CONFIG": str(pair.gate.config), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
     argv: list[str | Path] = [PROGRAM, "status", "--watch", "--every", "200ms", "--json"]
-    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch:
+    with (
+        subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch,
+        _ended(watch),
+    ):
         assert watch.stdout
         assert watch.stderr
         assert json.loads(watch.stdout.readline())["ready"]
@@ -158,7 +170,7 @@ def test_watched_on_a_terminal(pair: Pair) -> None:
         "TERM": "xterm",
     }
     argv: list[str | Path] = [PROGRAM, "status", "--watch", "--every", "200ms"]
-    with subprocess.Popen(argv, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as watch:
+    with subprocess.Popen(argv, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as watch, _ended(watch):
         os.close(theirs)
         octets = b""
         while octets.count(b"gate.lists.test") < 2:

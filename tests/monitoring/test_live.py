@@ -178,8 +178,10 @@ def test_all_is_well_and_no_alert_is_heard(site: Site) -> None:
     wait_until(lambda: site.value("vector(time())") > seen + 1.5, "rules are evaluated after that")
     assert [rule for rule in site.prometheus.rules() if rule["health"] != "ok"] == []
     assert site.firing() == set()
-    assert site.prometheus.alerts("pending") == []
-    assert site.prometheus.query(f"count_over_time(ALERTS[{int(site.value('vector(time())') - site.begun)}s])") == []
+    # On a busy machine a scrape of a quarter of a second may fail, and what that sets off is pending for a moment.
+    wait_until(lambda: site.prometheus.alerts("pending") == [], "nothing is about to fire")
+    so_far = int(site.value("vector(time())") - site.begun)
+    assert site.prometheus.query(f'count_over_time(ALERTS{{alertstate="firing"}}[{so_far}s])') == []
 
 
 def test_a_dead_scorer_is_heard(site: Site) -> None:

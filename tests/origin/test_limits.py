@@ -54,6 +54,15 @@ def test_requests_to_lists(site: Site) -> None:
     assert post(site, "127.9.2.3", "s3@example.org", [JOIN]).code == 250
 
 
+@pytest.mark.parametrize("recipient", ['"a,b"@lists.test', '"a\\"b,:;"@lists.test', '"a@x.test, b"@lists.test'])
+def test_a_recipient_with_a_comma_is_asked_about(site: Site, recipient: str) -> None:
+    message_id, octets = site.message()
+    with Client(site.exim.address, source="127.7.1.1") as client:
+        (reply,) = client.deliver("ida@example.org", [recipient], octets).final
+    assert reply.code == 250
+    assert site.gate.wait_for_event("verdict.given", message_id=message_id)["recipients"] == [recipient]
+
+
 def test_one_sender_and_all_of_a_network(site: Site) -> None:
     codes = [post(site, "127.9.3.1", "ida@example.org", [LIST]).code for _ in range(7)]
     assert codes == [250] * 5 + [451] * 2

@@ -1,7 +1,8 @@
-"""The daemon's housekeeping on a spool whose disk has trouble."""
+"""The daemon on a spool whose disk, or clock, has trouble: what it says."""
 
 import asyncio
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,32 @@ from sqlalchemy import event
 from mailgate import config as configuration
 from mailgate import daemon
 from mailgate.daemon import Daemon
-from tests.spool.kit import HOST, wait_until
+from tests.spool.kit import HOST, put, wait_until
+
+
+def a_daemon(directory: Path) -> Daemon:
+    """One that does not run."""
+    spool = {"url": f"sqlite:///{directory}/spool.db", "min_free": "1B"}
+    return Daemon(configuration.parse({"hostname": HOST, "spool": spool, "spam": {"engine": "off"}}), Path("/dev/null"))
+
+
+async def test_mail_from_the_future_is_old(tmp_path: Path) -> None:
+    """It came in while the clock was ahead: with an age of 0 nobody would look."""
+    gate = a_daemon(tmp_path)
+    await gate._open_spool()
+    await put(gate._spool, "one", now=time.time() + 3600)
+    ages = [values for name, _, values in gate._pages.samples() if name == "spool_oldest_seconds"]
+    await gate._spool.close()
+    gate._log.close()
+    [(_, age)] = ages[0]
+    assert age == pytest.approx(3600, abs=60)
 
 
 async def test_what_can_not_be_done_is_said_once_and_is_no_bug(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(daemon, "_HOUSEKEEPING", 0.005)
-    spool = {"url": f"sqlite:///{tmp_path}/spool.db", "min_free": "1B"}
-    gate = Daemon(configuration.parse({"hostname": HOST, "spool": spool, "spam": {"engine": "off"}}), Path("/dev/null"))
+    gate = a_daemon(tmp_path)
     tries: list[str] = []
 
     def fail(*args: Any) -> None:

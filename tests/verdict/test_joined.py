@@ -180,12 +180,14 @@ def test_what_was_held_for_want_of_a_score_goes_on_with_one(counter: Counter) ->
 def test_what_was_skipped_is_skipped_by_the_client_that_exim_named(counter: Counter) -> None:
     counter.policy(skip_networks=["192.0.2.0/24"])
     counter.scores(7.2)
+    skipped = counter.gate.metric("mailgate_spam_scans_total", result="skipped", server="")
     exim_id, _ = asked(counter)
     watch = Watch(counter)
     sent = counter.send(head=received(exim_id))
     assert counter.said == [DELIVERED]
     assert (watch.scans, watch.joined) == (0, {"joined": 1})
     assert marks(counter.taken(sent))["X-Mailgate-Scan"] == "skipped; reason=trusted-network"
+    assert counter.gate.metric("mailgate_spam_scans_total", result="skipped", server="") == skipped + 1
 
 
 def test_a_large_message_is_recognised(counter: Counter) -> None:
