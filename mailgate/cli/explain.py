@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mailgate.cli.explain_page import Explained, as_object, show
-from mailgate.cli.options import ConfigFile, Json, read_config
+from mailgate.cli.options import ConfigFile, Json, none_blank, not_blank, read_config
 from mailgate.cli.output import fail, objects, say
 from mailgate.config import Config
 from mailgate.core import headers, origin, spam, stamp
@@ -38,10 +38,20 @@ _UNKNOWN = Peer("lmtp", "", "explain")
 
 def explain(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The message as a file; - is stdin.")],
-    client: Annotated[str, typer.Option(metavar="IP", help="The host that it comes from.")] = "",
-    helo: Annotated[str, typer.Option(metavar="NAME", help="What that host called itself.")] = "",
-    sender: Annotated[str | None, typer.Option("--from", metavar="ADDRESS", help="The reverse-path.")] = None,
-    to: Annotated[list[str] | None, typer.Option(metavar="ADDRESS", help="A recipient; may be repeated.")] = None,
+    client: Annotated[
+        str | None, typer.Option(callback=not_blank, metavar="IP", help="The host that it comes from.")
+    ] = None,
+    helo: Annotated[
+        str | None, typer.Option(callback=not_blank, metavar="NAME", help="What that host called itself.")
+    ] = None,
+    sender: Annotated[
+        str | None,
+        typer.Option("--from", callback=not_blank, metavar="ADDRESS", help="The reverse-path; '<>' is the null one."),
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(callback=none_blank, metavar="ADDRESS", help="A recipient; may be repeated."),
+    ] = None,
     as_json: Json = False,
     config: ConfigFile = None,
 ) -> None:
@@ -63,7 +73,7 @@ def explain(
         raise typer.BadParameter("goes with --client", param_hint="--helo")
     read, _ = read_config(config)
     received = _read(file)
-    told = Client(origin.address(client), helo, source="verdict") if client else None
+    told = Client(origin.address(client), helo or "", source="verdict") if client else None
     found = asyncio.run(_explained(read, received, told, _envelope(received, sender, to or [])))
     if as_json:
         objects([as_object(file, found)])

@@ -31,6 +31,18 @@ _LONGEST = 36525 * 86400.0  # seconds that a verb may have something last
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show exactly what would be done, and change nothing.")]
 
 
+def not_blank(option: typer.CallbackParam, text: str | None) -> str | None:
+    """What was given; a usage error if that is nothing, since the verb would go on as if nobody had asked for less."""
+    if text is not None and not text.strip():
+        raise typer.BadParameter("is empty: is a variable not set?", param_hint=option.opts[0])
+    return text
+
+
+def none_blank(option: typer.CallbackParam, texts: list[str] | None) -> list[str]:
+    """The same for an option that may be repeated."""
+    return [text for text in texts or () if not_blank(option, text)]
+
+
 def seconds(text: str, option: str) -> float:
     """The duration given with `option`; else a usage error that says how one is written."""
     try:

@@ -99,21 +99,28 @@ def _iprev(found: Iprev) -> list[str]:
 
 def _result(method: str, result: str, comment: str, *properties: tuple[str, str, str]) -> list[str]:
     """The parts of a result between which the line may be folded."""
-    said = _ascii(comment, _COMMENT_MOST).translate(_IN_COMMENT)
+    said = _ascii(comment[:_COMMENT_MOST])[:_COMMENT_MOST].translate(_IN_COMMENT)
     parts = str(AuthenticationResult(method, result=result, result_comment=said or None)).split(" ")
-    given = [_property(*one) for one in properties if one[2]]
+    given = [_property(kind, name, short) for kind, name, value in properties if (short := _short(value))]
     return parts + sorted(given, key=lambda one: one.endswith('"'))
+
+
+def _short(value: str) -> str:
+    """A value that is too long, without its local part, or nothing: one that is cut names somebody else."""
+    for one in (value, "@" + value.rpartition("@")[2]):
+        if len(one) <= _VALUE_MOST and len(text := _ascii(one)) <= _VALUE_MOST:
+            return text
+    return ""
 
 
 def _property(kind: str, name: str, value: str) -> str:
     made = AuthenticationResultProperty(kind, name)
-    made.value = _Value(_ascii(value, _VALUE_MOST))
+    made.value = _Value(value)
     return str(made)
 
 
-def _ascii(text: str, most: int) -> str:
-    ascii_text = printable(text[:most]).encode("ascii", "backslashreplace").decode("ascii")
-    return " ".join(ascii_text[:most].split())
+def _ascii(text: str) -> str:
+    return " ".join(printable(text).encode("ascii", "backslashreplace").decode("ascii").split())
 
 
 def _folded(authserv_id: str, results: list[list[str]]) -> bytes:

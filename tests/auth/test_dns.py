@@ -179,6 +179,7 @@ async def test_a_dead_server_costs_its_time_once(
     server = resolver._servers._servers[0]
     await asyncio.gather(*(resolver.resolve(f"n{n}.example.test", "A", loop.time() + 5) for n in range(5)))
     await until(lambda: server.down, "the server is left alone")
+    assert [one["event"] for one in telemetry.errors()] == ["dns.down"]  # so `mailgate status` has it
     asked, started = len([one for one in dns.asked if one[0]]), loop.time()
     for number in range(100):
         assert (await resolver.resolve(f"m{number}.example.test", "A", loop.time() + 5)).answer == "timeout"

@@ -113,6 +113,33 @@ async def test_only_the_true_client(checks: Authentication, dns: DnsServer, ip: 
     assert not [one for one in dns.asked if one[1] == "TXT"]
 
 
+@pytest.mark.parametrize("ip", ["", "127.0.0.1", "::1"])
+async def test_nobody_fails_dmarc_because_we_do_not_see_the_client(
+    authentication: Authentication, dns: DnsServer, ip: str
+) -> None:
+    dns.add("_dmarc.example.test", "TXT", b"v=DMARC1; p=reject")
+    try:
+        found = await desk.check(authentication, client=Client(ip=ip))
+    finally:
+        dns.add("_dmarc.example.test", "TXT", b"none")
+    assert found.dmarc
+    assert found.dmarc.result == "temperror"
+
+
+@pytest.mark.parametrize(
+    ("sender", "told"),
+    [
+        ("", ""),
+        ("a" * 300 + "@bank.test.pass-ip4.spf.test", "@bank.test.pass-ip4.spf.test"),
+        ("a@" + "b." * 300 + "test", ""),
+        ("alice@pass-ip4.spf.test", "alice@pass-ip4.spf.test"),
+    ],
+)
+async def test_a_result_names_the_whole_sender_or_nobody(checks: Authentication, sender: str, told: str) -> None:
+    found = await desk.check(checks, client=Client(ip=FOUR, helo=""), sender=sender)
+    assert found.spf[0].sender == told
+
+
 async def test_a_mapped_address_is_the_one_that_it_maps(checks: Authentication) -> None:
     assert (await mailfrom(checks, "pass-ip4.spf.test", "::ffff:192.0.2.7")).result == "pass"
 

@@ -141,6 +141,16 @@ def test_it_reads_stdin_and_says_what_it_can_not_read(desk: tuple[Site, FakeScor
     assert (missing.status, "nothing.eml: No such file or directory" in missing.err) == (1, True)
 
 
+BLANK = [("--client", ""), ("--from", ""), ("--to", " "), ("--client", "192.0.2.7", "--helo", "")]
+
+
+@pytest.mark.parametrize("arguments", BLANK)
+def test_a_variable_that_is_not_set_is_no_fact(site: Site, arguments: tuple[str, ...]) -> None:
+    ran = site.run("explain", str(site.config), *arguments)
+    assert ran.status == 2
+    assert "is a variable not set?" in ran.err
+
+
 @pytest.mark.parametrize("arguments", [("--client", "192.0.2"), ("--helo", "mx"), ()])
 def test_usage(site: Site, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert site.run("explain", *arguments).status == 2

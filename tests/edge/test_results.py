@@ -104,6 +104,21 @@ def test_a_value_is_quoted_wherever_it_must_be(sender: str, written: str) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("sender", "written"),
+    [
+        ("a" * 242 + "@bank.test", "a" * 242 + "@bank.test"),
+        ("a" * 245 + "@bank.test.example.org", "@bank.test.example.org"),
+        ("\u00fc" * 200 + "@example.org", "@example.org"),
+        ("a@" + "b" * 300, None),
+        ("a" * 300, None),
+    ],
+)
+def test_a_value_that_is_too_long_does_not_become_another_ones(sender: str, written: str | None) -> None:
+    (found,) = parsed(field(ID, Authenticated(spf=(Spf("pass", "mailfrom", "example.org", sender, ""),)))).results
+    assert [one.value for one in found.properties] == ([written] if written else [])
+
+
 def test_many_signatures_are_counted_and_not_listed() -> None:
     found = parsed(field(ID, Authenticated(dkim=(SIGNED,) * 1000)))
     assert len(found.results) == 21

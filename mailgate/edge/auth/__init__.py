@@ -162,7 +162,7 @@ async def _evaluated(
     of_client: tuple[Spf, ...],
     signatures: tuple[Signature, ...],
 ) -> Dmarc:
-    known = bool(case.client.ip)
+    known = not spf.nobody(case.client)  # what comes by way of this host may have come from the author's
     while True:
         found = evaluate(case.authors, answers, of_client, signatures, client_known=known)
         if not isinstance(found, Question):

@@ -30,6 +30,7 @@ _TERM = 512  # octets
 _ADDRESSES = 100  # of one name
 _NAMES = 10  # of an address, §4.6.4
 _LONGEST = 253  # octets of a name, §7.3
+_ADDRESS = 320  # characters
 _LABEL = re.compile(r"[0-9a-z](?:[0-9a-z-]{0,61}[0-9a-z])?", re.IGNORECASE)
 _MACRO_AT_THE_END = re.compile(r"(?:%[%_-]|%\{[^{}]*\})\.?\Z")
 
@@ -136,10 +137,26 @@ async def check(client: Client, sender: str, asking: Asking, turns: Turns) -> tu
     return tuple(await asyncio.gather(evaluation.result("mailfrom", local or "postmaster", host), of_helo))
 
 
+def nobody(client: Client) -> str:
+    """Why no record can speak of this client, "" if one can."""
+    try:
+        address = ipaddress.ip_address(client.ip)
+    except ValueError:
+        return "the client's address is not known"
+    ours = (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    return "the client is this host" if ours else ""
+
+
 def unknown(client: Client, sender: str, why: str) -> tuple[Spf, ...]:
     """What is said when there was no time to find out."""
     local, _, host = (sender or f"postmaster@{client.helo}").rpartition("@")
-    return (Spf("temperror", "mailfrom", ascii_form(host), printable(f"{local}@{host}")[:320], why),)
+    return (Spf("temperror", "mailfrom", ascii_form(host), _address(local, host), why),)
+
+
+def _address(local: str, host: str) -> str:
+    """Whom the result is about. Never an address that was cut somewhere: that would be somebody else's."""
+    text = printable(f"{local}@{host}")
+    return text if host and len(text) <= _ADDRESS else f"@{ascii_form(host)}".removesuffix("@")
 
 
 class _Evaluation:
@@ -155,7 +172,7 @@ class _Evaluation:
     async def result(self, identity: Identity, local: str, host: str) -> Spf:
         """What one identity comes to."""
         domain = ascii_form(host)
-        sender = printable(f"{local}@{host}")[:320]
+        sender = _address(local, host)
         if why := self._why_not(domain):
             return Spf("none", identity, domain, sender, why)
         while True:
@@ -168,13 +185,7 @@ class _Evaluation:
 
     def _why_not(self, domain: str) -> str:
         """Why there is nothing to check: the client is not known, or it is ourselves, or §4.3."""
-        try:
-            address = ipaddress.ip_address(self._client.ip)
-        except ValueError:
-            return "the client's address is not known"
-        if (getattr(address, "ipv4_mapped", None) or address).is_loopback:
-            return "the client is this host"
-        return "" if "." in domain else "no domain"
+        return nobody(self._client) or ("" if "." in domain else "no domain")
 
     def _why(self, result: str, text: str, query: _Query) -> str:
         match result:

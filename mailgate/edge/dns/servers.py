@@ -109,13 +109,19 @@ class Servers:
         if server.silent >= _SILENT and server.probing is None:
             server.probing = asyncio.create_task(self._probe(server))
 
+    def _down(self, server: _Server) -> None:
+        server.down = True
+        none_left = all(one.down for one in self._servers)
+        cause = "no name server answers" if none_left else "the others are asked"
+        fields = {"server": str(server.at), "cause": cause}
+        self._telemetry.event("dns.down", fields, level="error" if none_left else "warning")
+
     async def _probe(self, server: _Server) -> None:
         """Ask until it answers."""
         try:
             while not await _alive(server.at, self._turns):
                 if not server.down:
-                    server.down = True
-                    self._telemetry.event("dns.down", {"server": str(server.at)}, level="warning")
+                    self._down(server)
                 await asyncio.sleep(_PROBE)
             if server.down:
                 self._telemetry.event("dns.up", {"server": str(server.at)})
