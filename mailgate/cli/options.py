@@ -31,6 +31,13 @@ _LONGEST = 36525 * 86400.0  # seconds that a verb may have something last
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show exactly what would be done, and change nothing.")]
 
 
+def not_blank(option: typer.CallbackParam, text: str | None) -> str | None:
+    """What is given has to say something: blank it would narrow nothing, and the verb would take all the rest."""
+    if text is not None and not text.strip():
+        raise typer.BadParameter("is empty: is a variable not set?", param_hint=option.opts[0])
+    return text
+
+
 def seconds(text: str, option: str) -> float:
     """The duration given with `option`; else a usage error that says how one is written."""
     try:

@@ -8,17 +8,11 @@ from typing import Annotated
 
 import typer
 
-from mailgate.cli.options import seconds
+from mailgate.cli.options import not_blank, seconds
 from mailgate.cli.output import USAGE, fail
 
 STATES = ("pending", "uncertain", "held", "failed", "corrupt", "delivered", "dropped")
 HERE = ("pending", "uncertain", "held", "failed", "corrupt")  # the others are history
-
-
-def _not_blank(option: typer.CallbackParam, text: str | None) -> str | None:
-    if text is not None and not text.strip():  # it would narrow nothing, and the verb would take all the rest
-        raise typer.BadParameter("is empty: is a variable not set?", param_hint=option.opts[0])
-    return text
 
 
 Ids = Annotated[
@@ -34,7 +28,7 @@ ListGlob = Annotated[
     str | None,
     typer.Option(
         "--list",
-        callback=_not_blank,
+        callback=not_blank,
         metavar="GLOB",
         help="Recipients whose address matches, as in 'announce@*' or '*@lists.test'; * and ? are wild, case does not"
         " count. A list stands for all its addresses: announce@lists.test also for announce-owner@lists.test and"
@@ -46,7 +40,7 @@ SenderGlob = Annotated[
     str | None,
     typer.Option(
         "--sender",
-        callback=_not_blank,
+        callback=not_blank,
         metavar="GLOB",
         help="Reverse-path that matches; '<>' is the null one.",
         show_default=False,

@@ -62,6 +62,31 @@ def test_what_left_and_what_came(tmp_path: Path) -> None:
     assert still.moved == queue.moved
 
 
+def test_what_comes_during_a_look_has_not_left_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a Mailman that stands still would seem to move, for as long as mail comes."""
+    put(tmp_path / "in", time.time())
+    queue = seen(None, look(tmp_path, {})["in"])
+    scandir = os.scandir
+
+    def coming(path: Path) -> object:
+        put(path, time.time())
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", coming)
+    for files in (1, 2, 3):
+        queue = seen(queue, look(tmp_path, {"in": queue})["in"])
+        assert (queue.look.files, queue.left, queue.moved) == (files, 0, 0)
+
+
+def test_a_file_of_another_clock_does_not_leave_again_and_again(tmp_path: Path) -> None:
+    for entered in (time.time() + 3600, float("nan"), float("inf")):
+        put(tmp_path / "in", entered)
+    queue = seen(None, look(tmp_path, {})["in"])
+    for _ in range(3):
+        queue = seen(queue, look(tmp_path, {"in": queue})["in"])
+        assert (queue.look.files, queue.left, queue.moved, queue.age) == (3, 0, 0, 0)
+
+
 def test_a_directory_that_can_not_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="queue"):
         look(tmp_path / "queue", {})
