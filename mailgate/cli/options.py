@@ -32,7 +32,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show exactly what
 
 
 def not_blank(option: typer.CallbackParam, text: str | None) -> str | None:
-    """What was given; a usage error if that is nothing, since the verb would go on as if nobody had asked for less."""
+    """What is given has to say something: blank it would narrow nothing, and the verb would take all the rest."""
     if text is not None and not text.strip():
         raise typer.BadParameter("is empty: is a variable not set?", param_hint=option.opts[0])
     return text

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from mailgate.cli.options import ConfigFile, Json, moment, opened, read_config
+from mailgate.cli.options import ConfigFile, Json, moment, not_blank, opened, read_config
 from mailgate.cli.unscored import Since
 
 What = Annotated[
     str,
     typer.Argument(
+        callback=not_blank,
         metavar="WHAT",
         help="Gate id, Exim's id, Message-ID; the address of a sender, a recipient or a list; @DOMAIN of senders; the"
         " client's IP address.",
@@ -26,7 +27,7 @@ Limit = Annotated[
 ]
 
 
-def trace(what: What, since: Since = "", limit: Limit = 20, as_json: Json = False, config: ConfigFile = None) -> None:
+def trace(what: What, since: Since = None, limit: Limit = 20, as_json: Json = False, config: ConfigFile = None) -> None:
     """Tell the whole story of a message, or of each that an address has to do with: where it came from, what was found
     out, the verdict with its reasons, each attempt to deliver it (with the dialogue, where that failed), what became of
     it in the spool, and what operators did to it. Also of what was rejected.

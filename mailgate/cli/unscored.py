@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mailgate.cli.options import ConfigFile, Json, moment, opened, read_config
+from mailgate.cli.options import ConfigFile, Json, moment, not_blank, opened, read_config
 from mailgate.cli.queue_options import ListGlob
 
 app = typer.Typer(
@@ -18,15 +18,19 @@ app = typer.Typer(
 )
 
 Since = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--since",
+        callback=not_blank,
         metavar="WHEN",
         help="Received since: 90m or 2d ago, 2026-11-22, 2026-11-22T03:10.",
         show_default=False,
     ),
 ]
-Until = Annotated[str, typer.Option("--until", metavar="WHEN", help="Received before.", show_default=False)]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", callback=not_blank, metavar="WHEN", help="Received before.", show_default=False),
+]
 Everything = Annotated[
     bool,
     typer.Option("--all", help="Also what did not go on unscored: it waits, was scored in the spool, or was dropped."),
@@ -41,8 +45,8 @@ def group() -> None:
 
 @app.command("list")
 def list_(
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     recipient: ListGlob = None,
     everything: Everything = False,
     only_outages: OnlyOutages = False,

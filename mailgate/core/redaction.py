@@ -15,8 +15,9 @@ _ENDS = ' \t\r\n<>()[],;:"'  # of what can't be a part of a local part that is n
 def redacted(fields: Mapping[str, object]) -> dict[str, object]:
     """The same fields, each address as "*@example.org"."""
     hidden = {key: value if key in _KEPT else _hidden(value) for key, value in fields.items()}
-    if user := fields.get("user"):
-        hidden["user"] = "*" + "".join(str(user).rpartition("@")[1:]) if "@" in str(user) else "*"
+    for key in ("user", "sender"):  # which may have no domain
+        if name := fields.get(key):
+            hidden[key] = "*" + "".join(str(name).rpartition("@")[1:]) if "@" in str(name) else "*"
     return hidden
 
 

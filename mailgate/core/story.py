@@ -45,7 +45,8 @@ def of_envelope(envelope: Envelope) -> dict[str, object]:
     """Who wrote, and to which lists, as fields of an event."""
     sender = printable(envelope.sender)
     lists = dict.fromkeys(list_of(printable(recipient)).lower() for recipient in envelope.recipients)
-    return {"sender": sender, "sender_domain": sender.rpartition("@")[2].lower(), "lists": list(lists)}
+    _, at, domain = sender.lower().rpartition("@")
+    return {"sender": sender, "sender_domain": domain if at else "", "lists": list(lists)}
 
 
 def ids(fields: Fields) -> set[str]:

@@ -2,7 +2,9 @@
 
 import pytest
 
+from mailgate.core.envelope import Envelope
 from mailgate.core.redaction import redacted
+from mailgate.core.story import of_envelope
 
 
 @pytest.mark.parametrize(
@@ -39,8 +41,13 @@ def test_what_a_message_is_found_by_stays() -> None:
 
 
 @pytest.mark.parametrize(("user", "hidden"), [("ann", "*"), ("ann@example.org", "*@example.org"), ("", "")])
-def test_who_logged_in_is_hidden(user: str, hidden: str) -> None:
-    assert redacted({"user": user}) == {"user": hidden}
+def test_who_logged_in_or_wrote_is_hidden(user: str, hidden: str) -> None:
+    assert redacted({"user": user, "sender": user}) == {"user": hidden, "sender": hidden}
+
+
+def test_a_sender_without_a_domain_has_none() -> None:
+    assert of_envelope(Envelope("ann", ("dev@lists.test",)))["sender_domain"] == ""
+    assert of_envelope(Envelope("Ann@Example.ORG", ("dev@lists.test",)))["sender_domain"] == "example.org"
 
 
 def test_a_long_text_takes_no_time() -> None:

@@ -214,3 +214,21 @@ def test_a_copy_of_the_spool_tells_the_same_and_so_does_a_gate_that_is_down(plac
     assert Place(place.counter, str(directory / "copy.toml")).rows(LIST) == before
     assert place.counter.gate.stop() == 0
     assert place.rows(LIST) == before
+
+
+def test_a_variable_that_is_not_set_is_misuse(place: Place) -> None:
+    """Not "nothing is known of it", nor everything that there ever was."""
+    for arguments in (
+        ("trace", ""),
+        ("trace", " "),
+        ("trace", POST, "--since", ""),
+        ("unscored", "list", "--since", ""),
+    ):
+        told = place.run(*arguments)
+        assert told.status == 2
+        assert "is a variable not set?" in " ".join(told.err.split())
+
+
+def test_octets_that_are_no_text_are_no_name(place: Place) -> None:
+    assert place.run("trace", "\udcff@example.org").status == 3
+    assert place.run("queue", "show", "01m8\udcff").status == 3

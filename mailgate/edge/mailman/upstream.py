@@ -24,6 +24,7 @@ from mailgate.edge.mailman.transaction import Stale, Transaction
 from mailgate.ports import DOT_PATIENCE, Telemetry
 
 _IDLE = 60.0  # seconds a free connection is kept; Mailman's server closes them after 300
+_UNHEARD = 60.0  # seconds without mail after which Mailman is asked whether it is there
 
 
 class Mailman:
@@ -87,14 +88,29 @@ class Mailman:
             self._leave()
 
     async def watch(self) -> None:
-        """Probe while the breaker is open, for as long as the daemon runs."""
+        """Probe while the breaker is open, and look whether it should be where no mail comes, while the daemon runs."""
         while True:
-            await self._opened.wait()
+            if self.up:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_UNHEARD):
+                        await self._opened.wait()
+                await self._look()
+                continue
             with contextlib.suppress(Broken):
                 self._put_back(await self._connect())
                 self._up()
                 continue
             await asyncio.sleep(self.config.probe_interval)
+
+    async def _look(self) -> None:
+        """Is it there? Only where no delivery says so."""
+        heard = self._free[-1].idle_since if self._free else float("-inf")
+        if not self.up or self._busy or asyncio.get_running_loop().time() - heard < _UNHEARD:
+            return
+        try:
+            (await self._connect()).close()
+        except Broken as error:
+            self._down(str(error))
 
     def close(self) -> None:
         """Close what is idle."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 
 from mailgate.core.mailman_queues import QUEUES, Look, Queue
@@ -44,9 +45,12 @@ def _look(queue: Path, last: float) -> Look:
             coming = coming or ending == "tmp"
             if ending not in _FILES:
                 continue
-            files += 1
             entered = _entered(name)
-            earlier += entered <= last
+            if at < entered <= time.time():
+                continue  # it came while we looked: the next look's, or it would seem to have left by then
+            files += 1
+            # A name that says nothing, or a time to come (another clock's), is not of a file that has just come.
+            earlier += not last < entered <= at
             if entered and (not oldest or entered < oldest):
                 oldest = entered
     return Look(at, files, oldest, earlier, version, coming)
@@ -55,6 +59,7 @@ def _look(queue: Path, last: float) -> Look:
 def _entered(name: str) -> float:
     """When the file of this name ("1795348800.123+0f…") entered its queue; 0 if the name does not say it."""
     try:
-        return float(name.partition("+")[0])
+        entered = float(name.partition("+")[0])
     except ValueError:
         return 0.0
+    return entered if isfinite(entered) else 0.0

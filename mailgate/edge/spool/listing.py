@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select, true, tuple_
 
 from mailgate.core import addresses
-from mailgate.core.envelope import address_text
+from mailgate.core.envelope import address_text, printable
 from mailgate.core.spam import AWAITS_SCORE
 from mailgate.edge.spool.database import Database
 from mailgate.edge.spool.query import shown
@@ -100,7 +100,7 @@ def resolve(database: Database, text: str, most: int = 10) -> list[str]:
     """The messages that `text` may mean, oldest first: a gate id, the beginning or end of one, Exim's id, a
     Message-ID with or without its angle brackets.
     """
-    return database.read(partial(_resolved, text=text, most=most), "looking up")
+    return database.read(partial(_resolved, text=printable(text), most=most), "looking up")
 
 
 def _resolved(connection: Connection, text: str, most: int) -> list[str]:
