@@ -131,7 +131,7 @@ def algorithm(value: bytes) -> Algorithm:
         case b"ed25519-sha256":  # RFC 8463
             return "ed25519-sha256"
         case b"rsa-sha1":
-            raise NotAcceptable("policy", "rsa-sha1 is not acceptable")
+            raise NotAcceptable("fail", "rsa-sha1 is not acceptable")
     raise NotAcceptable("neutral", "a= is not known")
 
 

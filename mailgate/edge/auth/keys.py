@@ -56,7 +56,9 @@ def key(record: KeyRecord) -> Key:
         except (CryptoError, ValueError):
             raise NotAcceptable("permerror", "the key can't be read") from None
     bits, parts = _rsa(record.octets)
-    if bits < MIN_BITS or bits > MAX_BITS or not 2 < parts["publicExponent"] < _LARGEST_EXPONENT:
+    if bits < MIN_BITS:  # RFC 8301 §3.2
+        raise NotAcceptable("fail", f"a key of {bits} bits is not acceptable")
+    if bits > MAX_BITS or not 2 < parts["publicExponent"] < _LARGEST_EXPONENT:
         raise NotAcceptable("policy", f"a key of {bits} bits is not acceptable")
     return Key(bits, parts)
 
