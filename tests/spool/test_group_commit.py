@@ -115,7 +115,7 @@ async def test_another_process_that_writes_for_too_long(store: Store, tmp_path: 
     other.execute("BEGIN IMMEDIATE")
     try:
         with pytest.raises(SpoolError, match="not committed within"):
-            await put(store, "two", timeout=0.1)
+            await put(store, "two", timeout=0.5)
     finally:
         other.execute("ROLLBACK")
         other.close()

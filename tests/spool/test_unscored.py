@@ -156,7 +156,7 @@ async def test_a_gate_that_died_while_it_sent_what_has_a_score_by_now(tmp_path: 
 
 async def test_a_store_that_was_given_up_leaves_no_entry(store: Store) -> None:
     with stopped_at(store, "commit") as gate:
-        given_up = asyncio.create_task(put_unscored(store, "one", *pending(A), timeout=0.1))
+        given_up = asyncio.create_task(put_unscored(store, "one", *pending(A), timeout=1))
         await gate.wait()
         with pytest.raises(SpoolError, match="not committed within"):
             await given_up
@@ -169,7 +169,7 @@ async def test_what_mailman_may_have_stays_when_the_store_was_given_up(store: St
     entry = store.ledger.passing(a_post("one", A, B))
     with stopped_at(store, "commit") as gate:
         parked = (Parked(A, "pending", "", uncertain=True), *pending(B))
-        given_up = asyncio.create_task(put_unscored(store, "one", *parked, timeout=0.1))
+        given_up = asyncio.create_task(put_unscored(store, "one", *parked, timeout=1))
         await gate.wait()
         with pytest.raises(SpoolError, match="not committed within"):
             await given_up

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack.client import Client, Result
 from tests.stack.dns import DnsServer
 from tests.stack.mails import Mail, dns, mails
+from tests.stack.passed_on import post_from, take_from_front
 from tests.stack.stack import Stack
 
 AUTHORS_HOST, STRANGER = "192.0.2.7", "192.0.2.66"
-FRONT = "127.0.66.1"  # what Exim lets say in the PROXY protocol whom it passes on: all of 127/8 is ourselves, to SPF
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +34,14 @@ def trusting(stack_with_long_lines: Stack, names: DnsServer) -> Iterator[Stack]:
     auth = dict.fromkeys(("spf", "dkim", "dmarc", "arc"), True)
     enforced = {"match": "strict-*@*", "dmarc_enforce": "reject"}
     stack.start_gate({"auth": auth | {"nameservers": [str(names.at)], "lists": [enforced]}}, asked=True)
-    stack.exim.set(stack.exim.macros | {"hosts_proxy": FRONT})
+    take_from_front(stack)
     yield stack
     stack.direct()
 
 
-def post(stack: Stack, mail: Mail, host: str) -> Result:
-    """Give it to Exim as from this host."""
-    with Client(stack.exim.address, source=FRONT, hello=False) as client:
-        client.send(f"PROXY TCP4 {host} 192.0.2.1 4711 25\r\n".encode())
-        client.reply()
-        client.hello("mx.example.org")
-        return client.deliver(mail.sender, mail.recipients, mail.octets, mail.parameters)
-
-
 def posted(stack: Stack, mail: Mail, host: str) -> str:
     """What the only field of results says that the archive has, after a post that Exim took."""
-    assert post(stack, mail, host).codes == [250]
+    assert post_from(stack, mail, host).codes == [250]
     arrival = stack.mailman.wait_arrived(mail.recipients[0], mail.message_id)
     head = arrival.octets.partition(b"\n\n")[0].decode("utf-8", "replace").replace("\n\t", " ").replace("\n ", " ")
     found = [line for line in head.splitlines() if line.lower().startswith("authentication-results:")]
@@ -80,7 +70,7 @@ def test_it_believes_nobody_else(trusting: Stack) -> None:
 
 def test_a_strict_list_refuses_in_the_session(trusting: Stack) -> None:
     plain = mails()["dkim"].at(trusting.mailman.create_list("strict-one")).marked("sender-strict")
-    result = post(trusting, plain, STRANGER)
+    result = post_from(trusting, plain, STRANGER)
     assert result.codes == [550]
     assert "the domain in From wants this rejected (DMARC)" in result.final[0].text
     trusting.exim.wait_empty()
