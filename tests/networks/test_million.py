@@ -15,8 +15,10 @@ from tests.stack.gate import Gate
 from tests.stack.waiting import wait_until
 
 MANY = 1_000_000
-LAG = 0.05  # seconds
-ROUNDS = 3  # other programs use this machine: the best of some rounds counts
+# Seconds. Other tests run beside this one, and the gauge tells the worst of the last minute: far from what a table that
+# is read in one piece costs (two seconds). On a quiet machine 7 ms were seen.
+LAG = 0.5
+ROUNDS = 3  # the best of some rounds counts
 
 
 @pytest.fixture
@@ -50,6 +52,7 @@ def test_a_million_networks(million: Path) -> None:
     pair = Pair({"networks": own})
     try:
         pair.gate.start()
+        wait_until(lambda: pair.gate.metric("mailgate_loop_lag_seconds") < LAG, "the start is over", deadline=90)
         before = memory(pair.gate.pid)
         million.rename(listed)
         worst = [_lag_until(pair.gate, MANY + 1)]
