@@ -15,9 +15,9 @@ from tests.stack.gate import Gate
 from tests.stack.waiting import wait_until
 
 MANY = 1_000_000
-# Seconds. Other tests run beside this one, and the gauge tells the worst of the last minute: far from what a table that
-# is read in one piece costs (two seconds). On a quiet machine 7 ms were seen.
-LAG = 0.5
+# Seconds. Other tests run beside this one, and the gauge tells the worst of the last minute, the start among it: half of
+# what a table costs that is read in one piece. Of the load alone 7 ms were seen, on a quiet machine.
+LAG = 1.0
 ROUNDS = 3  # the best of some rounds counts
 
 
@@ -52,7 +52,6 @@ def test_a_million_networks(million: Path) -> None:
     pair = Pair({"networks": own})
     try:
         pair.gate.start()
-        wait_until(lambda: pair.gate.metric("mailgate_loop_lag_seconds") < LAG, "the start is over", deadline=90)
         before = memory(pair.gate.pid)
         million.rename(listed)
         worst = [_lag_until(pair.gate, MANY + 1)]
