@@ -15,8 +15,8 @@ from tests.stack.gate import Gate
 from tests.stack.waiting import wait_until
 
 MANY = 1_000_000
-# Seconds. Other tests run beside this one, and the gauge tells the worst of the last minute, the start among it: half of
-# what a table costs that is read in one piece. Of the load alone 7 ms were seen, on a quiet machine.
+# Seconds. Other tests run beside this one, and the gauge tells the worst of the last minute, the start among it: half
+# of what a table costs that is read in one piece. Of the load alone 7 ms were seen, on a quiet machine.
 LAG = 1.0
 ROUNDS = 3  # the best of some rounds counts
 
