@@ -294,6 +294,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         watchdog = systemd.watchdog_interval()
         told = noted = 0.0
+        self._pulse.beat(time.monotonic(), 0.0)  # what came before, the opening, is no silence of the loop's
         while True:
             due = loop.time() + _BEAT
             await asyncio.sleep(_BEAT)

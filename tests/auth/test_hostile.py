@@ -16,8 +16,8 @@ from mailgate.edge.log import EventLog
 from mailgate.edge.telemetry import Telemetry
 from tests.auth import desk
 from tests.auth.keys import MAIL, changed, rsa, seal, sign
-from tests.auth.lag import Lag
 from tests.stack.dns import DnsServer
+from tests.stack.lag import Lag
 
 KEY = "s._domainkey.example.test"
 LATE = 0.05  # seconds that the loop may be late

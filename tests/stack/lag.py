@@ -10,12 +10,13 @@ _TICK = 0.002  # seconds
 
 
 class Lag:
-    """`worst` is how late it was, `computing` for how long it computed at a stretch (there neither waiting counts, nor
-    others' use of the machine); both in seconds.
+    """`worst` is how late it was. `computing` is for how long it computed at a stretch, `kept` for how long this whole
+    process did without the loop being let in: in these neither waiting counts, nor others' use of the machine. All in
+    seconds.
     """
 
     def __init__(self) -> None:
-        self.worst = self.computing = 0.0
+        self.worst = self.computing = self.kept = 0.0
 
     async def __aenter__(self) -> Self:
         gc.freeze()  # what the tests before left is not looked through while we measure
@@ -33,7 +34,8 @@ class Lag:
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            before, computed = loop.time(), time.thread_time()
+            before, computed, kept = loop.time(), time.thread_time(), time.process_time()
             await asyncio.sleep(_TICK)
             self.worst = max(self.worst, loop.time() - before - _TICK)
             self.computing = max(self.computing, time.thread_time() - computed)
+            self.kept = max(self.kept, time.process_time() - kept)
