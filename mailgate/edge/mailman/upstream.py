@@ -147,9 +147,8 @@ class Mailman:
         now, there = asyncio.get_running_loop().time(), self.config.lmtp
         while self._free:
             connection = self._free.pop()
-            current = (
-                connection.endpoint is there or connection.endpoint == there
-            ) and now - connection.idle_since < _IDLE
+            same = connection.endpoint is there or connection.endpoint == there
+            current = same and now - connection.idle_since < _IDLE
             if connection.usable and current:
                 connection.reused = True
                 return connection
