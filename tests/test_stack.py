@@ -44,10 +44,10 @@ def test_each_fixture_arrives_unchanged(stack: Stack, a_list: str, mail: Mail) -
 def test_a_big_post(stack: Stack, a_list: str) -> None:
     mail = big().at(a_list)
     assert stack.post(mail).codes == [250]
-    seen = stack.to_mailman.wait_for(mail.message_id, deadline=30)
+    seen = stack.to_mailman.wait_for(mail.message_id)
     assert seen.delivered == [a_list]
     assert as_handed_over(seen.octets) == mail.octets
-    stack.mailman.wait_arrived(a_list, mail.message_id, deadline=30)
+    stack.mailman.wait_arrived(a_list, mail.message_id)
 
 
 def test_twenty_recipients_in_one_transaction_each_counted_where_it_went(stack: Stack, a_list: str) -> None:

@@ -126,7 +126,7 @@ def test_given_time_it_waits_for_mailman(fed: Site, fake: FakeMailman) -> None:
     with fed.start("queue", "replay", "--all", "--for", "30s", stderr=subprocess.PIPE) as process:
         wait_until(fed.tried, "an attempt")
         fake.accept()
-        _, words = process.communicate(timeout=30)
+        _, words = process.communicate(timeout=60)
 
     assert (process.returncode, len(fake.taken)) == (0, 2), words
 
@@ -136,9 +136,9 @@ def test_a_scorer_that_comes_back_scores_what_is_left(fed: Site, fake: FakeMailm
     fake.refuse()
 
     def mend(scorer: FakeScorer) -> None:
-        wait_until(fed.tried, "an attempt", deadline=20)
+        wait_until(fed.tried, "an attempt")
         scorer.accept()
-        wait_until(lambda: "ping" in scorer.questions, "the scorer is probed", deadline=20)
+        wait_until(lambda: "ping" in scorer.questions, "the scorer is probed")
         fake.accept()  # not before: it would go out unscored
 
     with FakeScorer("spamd") as scorer, ThreadPoolExecutor() as thread:
@@ -184,7 +184,7 @@ def test_interrupted_it_ends_what_it_is_sending(fed: Site, fake: FakeMailman) ->
     with fed.start("queue", "replay", "--all", stderr=subprocess.PIPE) as process:
         wait_until(lambda: "DATA" in " ".join(fake.commands), "a message is being sent")
         process.send_signal(signal.SIGINT)
-        _, words = process.communicate(timeout=30)
+        _, words = process.communicate(timeout=60)
 
     delivered = [who for who, state in fed.states().items() if state == "delivered"]
     assert process.returncode == 1

@@ -19,7 +19,7 @@ from tests.stack.client import Client, Result
 from tests.stack.fake_mailman import FakeMailman
 from tests.stack.fake_session import Manner
 from tests.stack.gate import Gate, merged
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 QUICK: dict[str, Any] = {
     "relay": {"budget": "8s"},
@@ -87,7 +87,7 @@ class Pair:
         samples = self.gate.metrics()
         return sum(samples.get(f'mailgate_spool_messages{{state="{state}"}}', 0) for state in ("pending", "uncertain"))
 
-    def wait_drained(self, deadline: float = 10.0) -> None:
+    def wait_drained(self, deadline: float = PATIENCE) -> None:
         """Until nothing waits in the spool."""
         wait_until(lambda: self.waiting() == 0, "the spool is drained", deadline=deadline)
 

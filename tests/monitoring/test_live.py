@@ -139,7 +139,7 @@ class Site:
     @staticmethod
     def _wait(condition: Callable[[], bool], left: set[str]) -> None:
         try:
-            wait_until(condition, "all of these alerts", deadline=30)
+            wait_until(condition, "all of these alerts")
         except TimeoutError as error:
             raise TimeoutError(f"{error}: still to come or to go: {left}") from None
 

@@ -214,11 +214,11 @@ def test_no_message_is_judged_by_half_a_list() -> None:
                 put(f"set{number % 2}")
                 counter.gate.send(signal.SIGHUP)
                 more = functools.partial(_more_than, loaded, counter)
-                wait_until(more, "it is loaded", deadline=30)
+                wait_until(more, "it is loaded")
         finally:
             ended.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         judged = [tuple(one["networks"]) for one in counter.gate.events("verdict.given")]
         assert set(judged) == {("set0",), ("set1",)}
         assert len(judged) > 50

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Child:
         """Send a signal to the program alone."""
         self._process.send_signal(number)
 
-    def wait(self, deadline: float = 10.0) -> int:
+    def wait(self, deadline: float = PATIENCE) -> int:
         """Its exit status, once it has ended by itself. TimeoutError if it does not."""
         try:
             status = self._process.wait(deadline)
@@ -109,7 +109,7 @@ class Child:
         self._end_group()
         return status
 
-    def stop(self, deadline: float = 10.0) -> int:
+    def stop(self, deadline: float = PATIENCE) -> int:
         """Ask it to end (SIGTERM) and wait; its exit status. Past the deadline it is killed and TimeoutError raised."""
         if self.running:
             self.send(signal.SIGTERM)

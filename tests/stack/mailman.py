@@ -20,7 +20,7 @@ from tests.stack.arrivals import Arrival, Arrivals
 from tests.stack.children import Child, account, members
 from tests.stack.ports import Port
 from tests.stack.program import Program
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / ".parts" / "mailman" / "bin"
@@ -145,7 +145,7 @@ class Mailman(Program):
         """Stop it in good order: open LMTP connections are closed, then new ones refused."""
         if self._child is not None:
             self.thaw()
-            self._child.stop(20)
+            self._child.stop()
             self._child = None
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class Mailman(Program):
         """How many times each Message-ID has arrived at a list's address or sub-address."""
         return self.arrivals.ids(address)
 
-    def wait_arrived(self, address: str, message_id: str, deadline: float = 20.0) -> Arrival:
+    def wait_arrived(self, address: str, message_id: str, deadline: float = PATIENCE) -> Arrival:
         """The first arrival of that Message-ID at the address."""
 
         def found() -> list[Arrival]:
@@ -208,7 +208,7 @@ class Mailman(Program):
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 answer: dict[str, Any] = json.loads(response.read() or b"{}")
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"Mailman's REST: {error} for {path}: {error.read().decode()}") from error

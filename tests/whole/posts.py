@@ -7,7 +7,7 @@ from dataclasses import replace
 from tests.stack.gate import Gate
 from tests.stack.mails import Mail, mails
 from tests.stack.stack import Stack
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 _KINDS = ("plain", "multipart", "latin1", "utf8-body", "dots")
 
@@ -41,7 +41,7 @@ def arrived(stack: Stack, lists: Iterable[str]) -> Counter[tuple[str, str]]:
     return Counter({(one, mid): n for one in lists for mid, n in stack.mailman.arrived(one).items()})
 
 
-def wait_arrived(stack: Stack, posts: Sequence[Mail], deadline: float = 30.0) -> None:
+def wait_arrived(stack: Stack, posts: Sequence[Mail], deadline: float = PATIENCE) -> None:
     """Until each has arrived at each of its recipients, at least once."""
     wanted = expected(posts)
     lists = {recipient for recipient, _ in wanted}
@@ -57,7 +57,7 @@ def waiting(gate: Gate) -> dict[tuple[str, str], str]:
     }
 
 
-def wait_spool_empty(gate: Gate, deadline: float = 30.0) -> None:
+def wait_spool_empty(gate: Gate, deadline: float = PATIENCE) -> None:
     """Until nothing is in the spool, in any state."""
     wait_until(lambda: gate.metric("mailgate_spool_messages") == 0, "the spool is empty", deadline=deadline)
     assert waiting(gate) == {}

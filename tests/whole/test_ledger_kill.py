@@ -92,9 +92,9 @@ def test_killed_at_any_moment_the_ledger_has_what_passed_unscored() -> None:
         flap.recover(pair.fake)
         for poster in posters:
             poster.stopping.set()
-            poster.join(20)
+            poster.join(60)
             assert not poster.is_alive()
-        wait_until(lambda: pair.gate.metric("mailgate_spool_messages") == 0, "the spool is empty", deadline=60)
+        wait_until(lambda: pair.gate.metric("mailgate_spool_messages") == 0, "the spool is empty")
         pair.gate.stop()
         listed = {row["id"]: row["recipients"][0]["state"] for row in pair.gate.rows("unscored", "list")}
         assert pair.gate.rows("unscored", "list", "--all", "--outages")[0]["posts"] >= len(listed)
