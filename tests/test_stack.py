@@ -149,10 +149,18 @@ import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's & has us ignore
 from tests.stack.stack import Stack
-with Stack() as stack:
+from tests.stack.children import members
+from tests.stack.waiting import wait_until
+stack = Stack()
+try:
+    stack.mailman.begin()
+    stack.exim.start()
+    wait_until(lambda: len(members(stack.mailman._child.pid)) > 1, "Mailman's master has started others")
     stack.mailman.freeze()  # a stopped process can't end itself
     print(stack.directory, stack.exim._child.pid, stack.mailman._child.pid, flush=True)
     sys.stdin.read()
+finally:
+    stack.close()
 """
 
 

@@ -22,11 +22,11 @@ from tests.stack.gate import Gate, merged
 from tests.stack.waiting import PATIENCE, wait_until
 
 QUICK: dict[str, Any] = {
-    "relay": {"budget": "8s"},
-    "mailman": {"connect_timeout": "3s", "reply_timeout": "3s", "probe_interval": "0.1s"},
+    "relay": {"budget": "20s"},
+    "mailman": {"connect_timeout": "8s", "reply_timeout": "8s", "probe_interval": "0.1s"},
     "spool": {"retry_first": "0.1s", "retry_max": "0.2s"},
 }
-IMPATIENT: dict[str, Any] = {"mailman": {"connect_timeout": "1s", "reply_timeout": "1s"}}
+IMPATIENT: dict[str, Any] = {"mailman": {"connect_timeout": "2s", "reply_timeout": "2s"}}
 
 
 class Pair:

@@ -35,7 +35,7 @@ class Account:
 
     def can_read(self, paths: Iterable[Path]) -> bool:
         """May this account read them? Nothing under /root, for one."""
-        return all(subprocess.run([*self._become(), "test", "-r", path], check=False).returncode == 0 for path in paths)
+        return all(_can_read(self, path) for path in paths)
 
     def launcher(self, reads: Iterable[Path] = ()) -> list[str]:
         """The command that starts another as this account.
@@ -47,6 +47,11 @@ class Account:
 
     def _become(self) -> list[str]:
         return ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
+
+
+@functools.cache
+def _can_read(who: Account, path: Path) -> bool:
+    return subprocess.run([*who._become(), "test", "-r", path], check=False).returncode == 0
 
 
 def account(name: str) -> Account | None:
