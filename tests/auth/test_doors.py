@@ -19,7 +19,7 @@ from tests.verdict.asking import Counter, ask, lines, open_counter, received, rs
 KEY = Path(__file__).parents[2] / "fixtures" / "dkim.key.pem"
 PUBLIC = (KEY.parent / "dns.toml").read_text(encoding="utf-8").split('"')[3].encode()
 STRICT = "strict@lists.test"
-ON = {"spf": True, "dkim": True, "dmarc": True, "arc": True, "timeout": "2s"}
+ON = {"spf": True, "dkim": True, "dmarc": True, "arc": True, "timeout": "4s"}
 SENDER, CLIENT, STRANGER = "ann@author.test", "192.0.2.7", "192.0.2.66"
 NUMBERS = itertools.count(1)
 

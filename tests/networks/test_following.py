@@ -154,11 +154,13 @@ def test_a_damaged_table_is_made_anew(place: Place) -> None:
 
 
 def test_an_expired_network_is_free(place: Place) -> None:
-    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 6))
+    end = int(time.time()) + 6
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end))
     place.write("one.txt", f"{FIRST} expires={until}\n{SECOND}\n")
     place.gate.start()
-    assert place.blocked(FIRST)
+    assert place.blocked(FIRST) or time.time() >= end  # a busy machine takes long to start
     place.becomes(FIRST, blocked=False)
+    assert time.time() >= end
     assert place.blocked(SECOND)
 
 

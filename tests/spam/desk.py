@@ -23,7 +23,7 @@ class Desk:
 
     def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
         self.scorer = FakeScorer("rspamd")
-        own = {"engine": "rspamd", "servers": [str(self.scorer.port)], "timeout": "1s", "probe_interval": "0.1s"}
+        own = {"engine": "rspamd", "servers": [str(self.scorer.port)], "timeout": "4s", "probe_interval": "0.1s"}
         self._settings = merged({"spam": own}, settings or {})
         self.pair = Pair(self._settings)
         self.gate, self.fake = self.pair.gate, self.pair.fake

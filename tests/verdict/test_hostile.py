@@ -26,7 +26,7 @@ LATE = "not now"
 @pytest.fixture(scope="module")
 def tight() -> Iterator[Counter]:
     """A gate in which all bounds are small, and the score of any mail is 7.2."""
-    bounds = {"budget": "2s", "max_connections": 20, "max_in_flight": "4MiB"}
+    bounds = {"budget": "4s", "max_connections": 20, "max_in_flight": "4MiB"}
     relay = {"max_message_size": "3MiB", "max_in_flight": "4MiB", "trusted_peers": ["127.0.0.1/32"]}
     with open_counter({"verdict": bounds, "relay": relay}) as counter:
         counter.scores(7.2)
@@ -168,7 +168,7 @@ _WORDS = made_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=_WORDS | st.binary(max_size=300))
 def test_anything(serves: Counter, question: bytes) -> None:
     said = ask(serves.door, question, half=True)
@@ -177,7 +177,7 @@ def test_anything(serves: Counter, question: bytes) -> None:
     )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=75, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     message=made_of(b"From: a@b\n", b"\n", b"\r", b"\r\n", b" folded", b":", b"\0", b"\xff", b"Received: x\n", most=40)
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 
+from mailgate import config
 from mailgate.edge.spool import Database
 from mailgate.edge.spool.listing import Selection, listed
 from tests.stack.gate import Gate
@@ -55,7 +56,7 @@ def wait_arrived(stack: Stack, posts: Sequence[Mail], deadline: float = PATIENCE
 def waiting(gate: Gate) -> dict[tuple[str, str], str]:
     """What the spool shows: the state of each recipient, by recipient and Message-ID. Settled ones are history."""
     # As `mailgate queue list` reads it; to start that each time costs a second.
-    with closing(Database(gate.spool, "gate.lists.test", serve=False)) as database:
+    with closing(Database(config.load(gate.config).spool.path, "gate.lists.test", serve=False)) as database:
         return {
             (one.address, row.message_id): one.state
             for row in listed(database, Selection(states=_HERE))

@@ -85,6 +85,9 @@ def test_killed_at_any_moment_the_ledger_has_what_passed_unscored() -> None:
                 flap.change(pair.fake, chance)
             else:
                 flap.recover(pair.fake)
+            if number == 1:  # some are to be spooled, whatever the moods are
+                pair.fake.refuse()
+                wait_until(lambda: _spooled(posters), "one is spooled")
             time.sleep(chance.uniform(0.3, 3.0))
             pair.gate.kill()
             killed.append(time.time())
@@ -102,6 +105,10 @@ def test_killed_at_any_moment_the_ledger_has_what_passed_unscored() -> None:
     nobody.close()
     told = {gate_id: one for poster in posters for gate_id, one in poster.told.items()}
     _compare(told, killed, listed, taken)
+
+
+def _spooled(posters: list[Poster]) -> bool:
+    return any(word == "spooled" for poster in posters for word, _ in list(poster.told.values()))
 
 
 def _compare(
