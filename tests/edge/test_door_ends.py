@@ -24,7 +24,7 @@ TIGHT = {
         "idle_timeout": "2s",
         "session_timeout": "5s",
     },
-    "mailman": {"reply_timeout": "2s"},
+    "mailman": {"reply_timeout": "6s"},
 }
 
 
@@ -82,7 +82,7 @@ def test_what_exim_has_accepted_is_not_a_little_too_large(tight: Pair, door: str
 
 def test_mail_in_flight_is_bounded(tight: Pair) -> None:
     """More than max_in_flight at once is put off with 452, and there is room again afterwards."""
-    tight.fake.on(Stage.DOT, Act(pause=0.5))
+    tight.fake.on(Stage.DOT, Act(pause=2.5))
     octets = mail("<flight@example.net>", b"line of ten\r\n" * 4_000)
 
     def send(_: int) -> str:
