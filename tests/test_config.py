@@ -156,7 +156,7 @@ def test_the_command_itself_ends_with_status_1() -> None:
     file = ROOT / "tests" / "bad_config" / "04-unknown-key" / "mailgate.toml"
     run = subprocess.run(
         [sys.executable, "-m", "mailgate", "check-config", "--config", file],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == f"mailgate: {file}: relay.buget: unknown key (did you mean budget?)\n"

@@ -175,12 +175,12 @@ def test_rules_are_for_one_recipient_and_run_out(fake: FakeMailman) -> None:
 
 def test_garbage_slowness_and_refusal(fake: FakeMailman) -> None:
     fake.on(Stage.NOOP, Act(raw=b"\x00\xff not a reply\r\n"), times=1)
-    fake.on(Stage.NOOP, Act(pause=0.3), times=1)
+    fake.on(Stage.NOOP, Act(pause=1.5), times=1)
     with Client(fake.address, lmtp=True) as client:
         with pytest.raises(ValueError, match="invalid literal"):
             client.command("NOOP")
         client.send(b"NOOP\r\n")
-        assert client.silent(0.1)
+        assert client.silent(0.2)
         assert client.reply() == Reply(250, ("OK",))
     fake.refuse()
     with pytest.raises(ConnectionRefusedError):

@@ -44,10 +44,10 @@ def test_each_fixture_arrives_unchanged(stack: Stack, a_list: str, mail: Mail) -
 def test_a_big_post(stack: Stack, a_list: str) -> None:
     mail = big().at(a_list)
     assert stack.post(mail).codes == [250]
-    seen = stack.to_mailman.wait_for(mail.message_id, deadline=30)
+    seen = stack.to_mailman.wait_for(mail.message_id)
     assert seen.delivered == [a_list]
     assert as_handed_over(seen.octets) == mail.octets
-    stack.mailman.wait_arrived(a_list, mail.message_id, deadline=30)
+    stack.mailman.wait_arrived(a_list, mail.message_id)
 
 
 def test_twenty_recipients_in_one_transaction_each_counted_where_it_went(stack: Stack, a_list: str) -> None:
@@ -149,10 +149,18 @@ import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's & has us ignore
 from tests.stack.stack import Stack
-with Stack() as stack:
+from tests.stack.children import members
+from tests.stack.waiting import wait_until
+stack = Stack()
+try:
+    stack.mailman.begin()
+    stack.exim.start()
+    wait_until(lambda: len(members(stack.mailman._child.pid)) > 1, "Mailman's master has started others")
     stack.mailman.freeze()  # a stopped process can't end itself
     print(stack.directory, stack.exim._child.pid, stack.mailman._child.pid, flush=True)
     sys.stdin.read()
+finally:
+    stack.close()
 """
 
 

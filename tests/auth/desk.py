@@ -17,7 +17,7 @@ async def check(
     *,
     client: Client = CLIENT,
     sender: str = "alice@example.test",
-    seconds: float = 10.0,
+    seconds: float = 60.0,
 ) -> Authenticated:
     """What they come to within so many seconds."""
     deadline = asyncio.get_running_loop().time() + seconds

@@ -16,7 +16,7 @@ KEY = "s._domainkey.example.test"
 SECOND = "s._domainkey.second.test"
 
 
-async def chain(signatures: Authentication, mail: bytes, seconds: float = 10.0) -> Arc:
+async def chain(signatures: Authentication, mail: bytes, seconds: float = 60.0) -> Arc:
     """What the chain comes to."""
     found = (await desk.check(signatures, mail, seconds=seconds)).arc
     assert found is not None

@@ -82,7 +82,7 @@ async def test_what_hangs_is_given_up_and_holds_nobody_up() -> None:
     checking, heard = made(Part(SCORED, hangs=True), Part(FOUND, hangs=True))
     started = time.monotonic()
     found = await checked(checking)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     assert (found.scan, found.auth) == (UNSCORED, None)
     assert len(heard.events("auth.failed")) == 1
 

@@ -19,7 +19,7 @@ from tests.verdict.asking import Counter, ask, lines, open_counter, received, rs
 KEY = Path(__file__).parents[2] / "fixtures" / "dkim.key.pem"
 PUBLIC = (KEY.parent / "dns.toml").read_text(encoding="utf-8").split('"')[3].encode()
 STRICT = "strict@lists.test"
-ON = {"spf": True, "dkim": True, "dmarc": True, "arc": True, "timeout": "2s"}
+ON = {"spf": True, "dkim": True, "dmarc": True, "arc": True, "timeout": "4s"}
 SENDER, CLIENT, STRANGER = "ann@author.test", "192.0.2.7", "192.0.2.66"
 NUMBERS = itertools.count(1)
 
@@ -206,7 +206,7 @@ def test_names_that_are_not_answered_for_cost_a_message_results_and_little_time(
     told = f"X-Mailgate-Client: ip={STRANGER}\r\n".encode()
     started = time.monotonic()
     counter.result = counter.pair.send(STRICT, octets=told + octets, sender="ann@silent.test")
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 15  # of the twenty that the budget has
     said = results(counter, message_id)
     assert "spf=temperror" in said
     assert "dmarc=temperror" in said

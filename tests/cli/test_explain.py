@@ -135,7 +135,7 @@ def test_who_it_is_from_stands_in_the_message_if_nobody_says_so(desk: tuple[Site
 def test_it_reads_stdin_and_says_what_it_can_not_read(desk: tuple[Site, FakeScorer]) -> None:
     site, _ = desk
     with site.start("explain", "-", "--json", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        out, _ = process.communicate(POST, timeout=30)
+        out, _ = process.communicate(POST, timeout=60)
     assert json.loads(out)["client"]["source"] == "unknown"
     missing = site.run("explain", str(site.directory / "nothing.eml"))
     assert (missing.status, "nothing.eml: No such file or directory" in missing.err) == (1, True)

@@ -63,7 +63,7 @@ class Terminal:
     def end(self) -> None:
         """Hang up, and read what was still on its way."""
         os.close(self.theirs)
-        self._reader.join(10)
+        self._reader.join(60)
         assert not self._reader.is_alive()
         os.close(self._ours)
 
@@ -116,9 +116,9 @@ def test_a_narrow_terminal_gets_the_most_important_columns(
 def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(fed: Site, fake: FakeMailman, terminal: Terminal) -> None:
     fed.fill(*(Mail(age=900 - n) for n in range(6)))
     piped = fed.start("queue", "replay", "--all", "--limit", "3", "-v", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = piped.communicate(timeout=20)
+    out, err = piped.communicate(timeout=60)
     shown = fed.start("queue", "replay", "--all", "--rate", "20/s", stdout=subprocess.PIPE, stderr=terminal.theirs)
-    unheard, _ = shown.communicate(timeout=20)
+    unheard, _ = shown.communicate(timeout=60)
     terminal.wait_for("3 delivered in ")
 
     assert (piped.returncode, shown.returncode) == (0, 0)
@@ -154,7 +154,7 @@ def test_a_reader_that_goes_away_is_no_error(site: Site) -> None:
     process.stdout.readline()
     process.stdout.close()
 
-    assert (process.stderr.read(), process.wait(20)) == (b"", 0)
+    assert (process.stderr.read(), process.wait(60)) == (b"", 0)
     process.stderr.close()
 
 
@@ -166,7 +166,7 @@ def test_a_reader_that_goes_away_does_not_stop_a_change(site: Site) -> None:
     process.stdout.close()
 
     assert process.stderr.read().endswith(b"\n600 recipients of 600 messages held\n")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     process.stderr.close()
     assert set(site.states().values()) == {"held"}
 

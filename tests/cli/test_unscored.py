@@ -251,7 +251,7 @@ def test_beside_a_running_daemon(fed: Site, fake: FakeMailman) -> None:
         assert [taken.message_id for taken in fake.taken] == ["<1@example.org>"]
         assert states(fed, "--all")["soon-04"] == {A: "held"}
         daemon.child.send(signal.SIGTERM)
-        assert daemon.child.wait(20) == 0
+        assert daemon.child.wait(60) == 0
     finally:
         daemon.child.kill()
     assert states(fed) == PASSED | {"soon-03": {A: "delivered"}}

@@ -38,7 +38,7 @@ def show_block(demo: Demo, stack: Stack, gate: Gate, address: str) -> list[Mail]
     loads = len(gate.events("networks.loaded"))
     _write(stack, "198.51.100.0/24")
     demo.say("The list is edited, and nobody is told.")
-    wait_until(lambda: len(gate.events("networks.loaded")) > loads, "the new list is in force", deadline=30)
+    wait_until(lambda: len(gate.events("networks.loaded")) > loads, "the new list is in force")
     demo.post_all(stack, [free])
     return [free]
 

@@ -19,14 +19,14 @@ from tests.stack.client import Client, Result
 from tests.stack.fake_mailman import FakeMailman
 from tests.stack.fake_session import Manner
 from tests.stack.gate import Gate, merged
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 QUICK: dict[str, Any] = {
-    "relay": {"budget": "8s"},
-    "mailman": {"connect_timeout": "3s", "reply_timeout": "3s", "probe_interval": "0.1s"},
+    "relay": {"budget": "20s"},
+    "mailman": {"connect_timeout": "8s", "reply_timeout": "8s", "probe_interval": "0.1s"},
     "spool": {"retry_first": "0.1s", "retry_max": "0.2s"},
 }
-IMPATIENT: dict[str, Any] = {"mailman": {"connect_timeout": "1s", "reply_timeout": "1s"}}
+IMPATIENT: dict[str, Any] = {"mailman": {"connect_timeout": "2s", "reply_timeout": "2s"}}
 
 
 class Pair:
@@ -87,7 +87,7 @@ class Pair:
         samples = self.gate.metrics()
         return sum(samples.get(f'mailgate_spool_messages{{state="{state}"}}', 0) for state in ("pending", "uncertain"))
 
-    def wait_drained(self, deadline: float = 10.0) -> None:
+    def wait_drained(self, deadline: float = PATIENCE) -> None:
         """Until nothing waits in the spool."""
         wait_until(lambda: self.waiting() == 0, "the spool is drained", deadline=deadline)
 

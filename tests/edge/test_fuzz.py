@@ -116,7 +116,6 @@ def _resident(pair: Pair) -> int:
 
 def _serves(pair: Pair) -> None:
     with at(pair, LMTP) as client:
-        client._socket.settimeout(2)
         assert words(client.deliver("", [A], mail("<served@example.net>")).final) == [DELIVERED]
 
 

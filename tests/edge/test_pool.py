@@ -15,7 +15,7 @@ from tests.stack.client import Result
 from tests.stack.fake_script import Act, Stage, drop, hang
 from tests.stack.fake_session import Manner
 from tests.stack.gate import merged
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 _numbers = itertools.count(1)
 ONE_AT_A_TIME = {"mailman": {"connections": 1}, "replay": {"concurrency": 1}}
@@ -39,12 +39,12 @@ def _by_hand(pair: Pair, *features: str) -> Iterator[socket.socket]:
     """Be Mailman by hand: the next connection, greeted, its LHLO answered with these features."""
     pair.fake.refuse()
     with pair.fake.port.listener() as listener, at_once(1) as pool:
-        listener.settimeout(5)
+        listener.settimeout(PATIENCE)
         listener.setblocking(True)
         sending = pool.submit(_send, pair, A, B)
         connection, _ = listener.accept()
         with connection:
-            connection.settimeout(5)
+            connection.settimeout(PATIENCE)
             connection.sendall(b"220 by hand\r\n")
             _read(connection, b"LHLO")
             connection.sendall("".join(f"250-{one}\r\n" for one in ("me", *features)).encode() + b"250 HELP\r\n")
@@ -92,7 +92,7 @@ def test_it_does_not_pipeline_when_that_is_not_offered(pair: Pair) -> None:
             mailman.settimeout(0.15)
             with pytest.raises(TimeoutError):
                 mailman.recv(1)
-            mailman.settimeout(5)
+            mailman.settimeout(PATIENCE)
             mailman.sendall(b"354 go on\r\n" if verb == b"DATA" else b"250 ok\r\n")
         assert _read(mailman, b"\r\n.\r\n").endswith(b"A line.\r\n.\r\n")
 
@@ -118,7 +118,7 @@ def test_while_mailman_is_down_mail_is_spooled_at_once_and_nobody_connects() -> 
         wait_until(lambda: pair.fake.connections == 2, "one for the message, one to probe")
         begun = time.monotonic()
         assert [_send(pair) for _ in range(10)] == [[SPOOLED]] * 10
-        assert time.monotonic() - begun < 1.0  # mailman.connect_timeout of one of them
+        assert time.monotonic() - begun < 10  # of the twenty that as many time-outs take
         assert pair.fake.connections == 2
         assert pair.gate.metric("mailgate_breaker_open", upstream="mailman") == 1
         assert pair.gate.metric("mailgate_upstream_up", upstream="mailman") == 0
@@ -128,14 +128,14 @@ def test_it_probes_and_opens_slowly_and_lets_fresh_mail_go_first(pair: Pair) -> 
     pair.fake.refuse()
     wanted = [f"<old-{n}@example.net>" for n in range(12)]
     assert [_send(pair, message_id=one) for one in wanted] == [[SPOOLED]] * 12
-    pair.fake.on(Stage.DOT, Act(pause=0.5), times=1)
+    pair.fake.on(Stage.DOT, Act(pause=2), times=1)
     pair.fake.accept()
-    pair.fake.wait_taken(1)  # and its reply is half a second away
+    pair.fake.wait_taken(1)  # and its reply is two seconds away
     assert pair.fake.taken[0].message_id in wanted[:4]  # four are fetched side by side
     assert _mails(pair) == 1
     with at_once(1) as pool:
         fresh = pool.submit(_send, pair, B)
-        time.sleep(0.25)  # it and three old ones are waiting for their turn, and must
+        time.sleep(0.5)  # it and three old ones are waiting for their turn, and must
         assert _mails(pair) == 1
         assert fresh.result() == [DELIVERED]
     pair.wait_drained()
@@ -166,14 +166,13 @@ def test_fresh_mail_is_not_starved_while_the_spool_drains() -> None:
         pair.fake.on(Stage.DOT, Act(pause=0.02))
         pair.fake.accept()
         pair.fake.wait_taken(1)
-        longest, fresh = 0.0, 0
-        while len(pair.fake.taken) - fresh < backlog * 2 // 3:
-            begun = time.monotonic()
+        most, fresh = 0, 0
+        while (before := len(pair.fake.taken)) - fresh < backlog // 2:
             assert _send(pair, B) == [DELIVERED]
-            longest, fresh = max(longest, time.monotonic() - begun), fresh + 1
+            most, fresh = max(most, len(pair.fake.taken) - before), fresh + 1
         assert fresh >= 5
-        assert longest < 1.0
-        pair.wait_drained(20)
+        assert most < backlog // 2  # of the old ones went before: it did not wait for all of them
+        pair.wait_drained()
         assert len(set(pair.fake.arrived(A))) == len(pair.fake.arrived(A)) == backlog
         assert len(pair.fake.arrived(B)) == fresh
 
@@ -184,7 +183,7 @@ def test_a_reply_too_many_is_credited_to_nobody(offers: tuple[str, ...]) -> None
     taken, and B (a list) refused.
     """
     with started(ONE_AT_A_TIME, Manner(offers, frozenset({B}))) as pair:
-        pair.fake.on(Stage.DOT, Act(extra=("250 Ok",), pause=0.3), times=1)
+        pair.fake.on(Stage.DOT, Act(extra=("250 Ok",), pause=1), times=1)
         assert _send(pair, B) == [DELIVERED]
         assert _send(pair, A, B, message_id="<next@example.net>") == [SPOOLED, SPOOLED]
         wait_until(lambda: pair.states("<next@example.net>") == {A: "failed", B: "delivered"}, "both settled")
@@ -202,9 +201,7 @@ def test_who_gets_no_turn_in_time_is_spooled_untried() -> None:
             wait_until(lambda: _mails(pair) == 1, "the first is under way")
             assert _send(pair, B, message_id="<turn@example.net>") == [SPOOLED]
             assert slow.result() == [SPOOLED]
-            assert (
-                time.monotonic() - begun < 4.0
-            )  # relay.budget (and a busy machine), whatever mailman.reply_timeout says
+            assert time.monotonic() - begun < 20  # relay.budget (and a busy machine); mailman.reply_timeout is longer
         kept = pair.gate.wait_for_event("message.spooled", message_id="<turn@example.net>")
         assert "no connection to Mailman became free in time" in kept["recipients"][B]
         kept = pair.gate.wait_for_event("message.spooled", message_id="<slow@example.net>")

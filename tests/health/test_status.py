@@ -93,7 +93,7 @@ def test_a_spool_that_is_full(pair: Pair) -> None:
     assert line(done.stdout, "ready").startswith("no: neither Mailman nor the spool takes mail: spool.min_free: ")
     pair.configure({})
     pair.gate.send(signal.SIGHUP)
-    wait_until(lambda: pair.gate.page("/readyz")[0] == 200, "there is room again", deadline=20)
+    wait_until(lambda: pair.gate.page("/readyz")[0] == 200, "there is room again")
     pair.settle()
 
 
@@ -158,7 +158,7 @@ def test_watched(pair: Pair) -> None:
         while not json.loads(watch.stdout.readline())["ready"]:
             pass
         watch.send_signal(signal.SIGINT)
-        assert (watch.wait(10), watch.stderr.read()) == (0, b"")
+        assert (watch.wait(60), watch.stderr.read()) == (0, b"")
 
 
 def test_watched_on_a_terminal(pair: Pair) -> None:
@@ -179,7 +179,7 @@ def test_watched_on_a_terminal(pair: Pair) -> None:
         with contextlib.suppress(OSError):  # EIO: it has ended
             while more := os.read(ours, 65536):
                 octets += more
-        assert watch.wait(10) == 0
+        assert watch.wait(60) == 0
     os.close(ours)
     assert octets.startswith(b"\x1b[?1049h")  # a screen of its own,
     assert b"\x1b[?1049l" in octets  # and the one before is given back

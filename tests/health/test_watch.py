@@ -72,7 +72,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Until it is so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  what is asked has no event
             await asyncio.sleep(0.005)
 

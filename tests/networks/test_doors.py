@@ -186,7 +186,7 @@ def test_no_message_is_judged_by_half_a_list() -> None:
 
     def put(name: str) -> None:
         """All networks are in a set of this name, after a lot of others."""
-        others = ", ".join(f'"10.{n >> 8}.{n & 255}.0/24"' for n in range(20_000))
+        others = ", ".join(f'"10.{n >> 8}.{n & 255}.0/24"' for n in range(10_000))
         (folder / "new").write_text(f'{{"others": [{others}], "{name}": ["203.0.113.0/24", "2001:db8::/32"]}}')
         (folder / "new").chmod(0o644)
         (folder / "new").rename(file)
@@ -205,23 +205,23 @@ def test_no_message_is_judged_by_half_a_list() -> None:
                 told = lines(ask(counter.door, question.replace(b"IP: 192.0.2.7", f"IP: {ip}".encode())))
                 assert told["Action"] == "reject"
 
-        threads = [threading.Thread(target=load) for _ in range(3)]
+        threads = [threading.Thread(target=load) for _ in range(2)]
         for thread in threads:
             thread.start()
         try:
-            for number in range(1, 6):
+            for number in range(1, 4):
                 loaded = len(counter.gate.events("networks.loaded"))
                 put(f"set{number % 2}")
                 counter.gate.send(signal.SIGHUP)
                 more = functools.partial(_more_than, loaded, counter)
-                wait_until(more, "it is loaded", deadline=30)
+                wait_until(more, "it is loaded")
         finally:
             ended.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         judged = [tuple(one["networks"]) for one in counter.gate.events("verdict.given")]
         assert set(judged) == {("set0",), ("set1",)}
-        assert len(judged) > 50
+        assert len(judged) > 20
     remove(folder)
 
 

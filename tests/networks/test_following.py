@@ -15,7 +15,6 @@ from tests.stack.client import Client
 from tests.stack.waiting import wait_until
 
 FIRST, SECOND = "203.0.113.1", "203.0.113.2"
-SECONDS = 15.0  # "within seconds", on a machine that does much else
 
 
 class Place:
@@ -51,7 +50,7 @@ class Place:
 
     def becomes(self, ip: str, *, blocked: bool) -> None:
         """Within seconds."""
-        wait_until(lambda: self.blocked(ip) == blocked, f"{ip}: blocked is {blocked}", deadline=SECONDS)
+        wait_until(lambda: self.blocked(ip) == blocked, f"{ip}: blocked is {blocked}")
 
     def loads(self) -> list[int]:
         """How many networks each table had that came into force."""
@@ -93,7 +92,7 @@ def test_a_broken_file_leaves_in_force_what_it_listed(place: Place) -> None:
     assert place.gate.wait_for_event("networks.skipped")["problems"] == ["line 1: bad is no network"]
     broken = str(place.lists / "two.json")
     place.write("two.json", '{"two": [')
-    event = place.gate.wait_for_event("networks.broken", deadline=SECONDS)
+    event = place.gate.wait_for_event("networks.broken")
     assert (event["file"], "is no JSON" in event["cause"], event["since"] > 0) == (broken, True, True)
     assert place.blocked(SECOND)
     assert place.gate.metric("mailgate_network_list_broken", file=broken) == 1
@@ -125,10 +124,10 @@ def test_lists_that_vanish_as_a_whole_stay_in_force(place: Place) -> None:
     """A directory that is not mounted is no empty list."""
     place.gate.start()
     shutil.move(place.lists / "one.txt", place.lists.parent / "one.txt")
-    place.gate.wait_for_event("networks.broken", deadline=SECONDS)
+    place.gate.wait_for_event("networks.broken")
     assert place.blocked(FIRST)
     shutil.move(place.lists, place.lists.parent / "elsewhere")
-    wait_until(lambda: len(place.gate.events("networks.broken")) == 2, "it is said", deadline=SECONDS)
+    wait_until(lambda: len(place.gate.events("networks.broken")) == 2, "it is said")
     assert place.blocked(FIRST)
 
 
@@ -155,11 +154,13 @@ def test_a_damaged_table_is_made_anew(place: Place) -> None:
 
 
 def test_an_expired_network_is_free(place: Place) -> None:
-    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 6))
+    end = int(time.time()) + 6
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end))
     place.write("one.txt", f"{FIRST} expires={until}\n{SECOND}\n")
     place.gate.start()
-    assert place.blocked(FIRST)
+    assert place.blocked(FIRST) or time.time() >= end  # a busy machine takes long to start
     place.becomes(FIRST, blocked=False)
+    assert time.time() >= end
     assert place.blocked(SECOND)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
@@ -31,9 +30,10 @@ def million() -> Iterator[Path]:
     file = folder / "new"
     with file.open("w") as out:
         for number in range(MANY // 2):
-            out.write(f"{IPv4Address(number << 12 | numbers.getrandbits(12))}/{numbers.choice((24, 28, 32))}\n")
-            network = 0x2001 << 112 | number << 80 | numbers.getrandbits(80)
-            out.write(f"{IPv6Address(network)}/{numbers.choice((48, 64, 128))}\n")
+            four = (number << 12 | numbers.getrandbits(12)).to_bytes(4)
+            out.write("{}.{}.{}.{}/{}\n".format(*four, numbers.choice((24, 28, 32))))
+            six = f"2001{number:08x}{numbers.getrandbits(80):020x}"
+            out.write(f"{':'.join(six[n : n + 4] for n in range(0, 32, 4))}/{numbers.choice((48, 64, 128))}\n")
     file.chmod(0o644)
     yield file
     remove(folder)

@@ -81,7 +81,7 @@ class Site:
         files = ["-keyout", str(self.exim.directory / "key.pem"), "-out", str(self.exim.directory / "cert.pem")]
         names = ["-subj", "/CN=mx.lists.test", "-days", "2"]
         made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        subprocess.run([*made, *files, *names], check=True, capture_output=True, timeout=30)
+        subprocess.run([*made, *files, *names], check=True, capture_output=True, timeout=60)
         (self.exim.directory / "key.pem").chmod(0o644)
 
     def message(self, head: bytes = b"") -> tuple[str, bytes]:
@@ -112,7 +112,7 @@ class Site:
             octets = lines + octets + b".\r\nQUIT\r\n"
         drop = account("Debian-exim")
         argv = [*(drop.launcher() if drop else []), PROGRAM, "-C", str(self.exim._config), "-odf", *arguments]
-        subprocess.run(argv, input=octets, check=True, capture_output=True, timeout=30, cwd=self.exim.directory)
+        subprocess.run(argv, input=octets, check=True, capture_output=True, timeout=60, cwd=self.exim.directory)
         return message_id
 
     def told(self, message_id: str) -> Known:

@@ -12,7 +12,7 @@ from tests.edge.pair import Pair, mail
 from tests.stack.client import Result
 from tests.stack.fake_scorer import ALIVE, GOOD, Act, FakeScorer, rspamd_says
 from tests.stack.gate import merged
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 LIST = "list@lists.test"
 REPORT = {"OFFER": {"name": "OFFER", "score": 1.5, "description": "an offer that nobody can refuse"}}
@@ -23,7 +23,7 @@ class Desk:
 
     def __init__(self, settings: Mapping[str, Any] | None = None) -> None:
         self.scorer = FakeScorer("rspamd")
-        own = {"engine": "rspamd", "servers": [str(self.scorer.port)], "timeout": "1s", "probe_interval": "0.1s"}
+        own = {"engine": "rspamd", "servers": [str(self.scorer.port)], "timeout": "4s", "probe_interval": "0.1s"}
         self._settings = merged({"spam": own}, settings or {})
         self.pair = Pair(self._settings)
         self.gate, self.fake = self.pair.gate, self.pair.fake
@@ -104,7 +104,7 @@ class Desk:
         assert len(octets) == 1, f"{message_id}: {len(octets)} times"
         return message_from_bytes(octets[0])
 
-    def wait_taken(self, message_id: str, deadline: float = 10.0) -> Message:
+    def wait_taken(self, message_id: str, deadline: float = PATIENCE) -> Message:
         """The same, once Mailman has it."""
         wait_until(
             lambda: [one for one in list(self.fake.taken) if one.message_id == message_id],

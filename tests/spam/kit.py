@@ -19,6 +19,7 @@ from mailgate.ports import Scorer
 from tests.stack.fake_scorer import Engine
 from tests.stack.mails import GTUBE
 from tests.stack.ports import Port
+from tests.stack.waiting import PATIENCE
 
 HEAD = (
     b"Received: from mx.example.net (mx.example.net [192.0.2.7]) by lists.test with esmtp id 1xV0Ys-0004sm-35;\r\n"
@@ -98,7 +99,7 @@ def unread(port: Port) -> bool:
     return any(int(line[4].partition(":")[2], 16) for line in here)
 
 
-async def until(condition: Any, what: str, deadline: float = 10.0) -> None:
+async def until(condition: Any, what: str, deadline: float = PATIENCE) -> None:
     """Wait until the condition holds, while the loop goes on."""
     end = time.monotonic() + deadline
     while not condition():

@@ -72,7 +72,7 @@ def spamd() -> Iterator[int]:
             yield server.getsockname()[1]
         finally:
             server.shutdown(socket.SHUT_RDWR)  # wakes accept
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
 
 

@@ -23,7 +23,7 @@ PING = {"spamd": b"PING SPAMC/1.5\r\n\r\n", "rspamd": b"GET /ping HTTP/1.1\r\nHo
 
 def say(port: tuple[str, int], question: bytes) -> bytes:
     """The whole answer, without any client of ours. (rspamd does not answer to whom has closed its half already.)"""
-    with socket.create_connection(port, 20) as connection:
+    with socket.create_connection(port, 60) as connection:
         connection.sendall(question)
         if b" SPAMC/" in question:
             connection.shutdown(socket.SHUT_WR)

@@ -168,7 +168,7 @@ def test_held_until_hold_at_most_has_run_out(desk: Desk) -> None:
     sent = desk.send()
     assert states(desk, sent, everything=True) == {LIST: "held"}
     assert states(desk, sent) == {}
-    desk.wait_taken(sent, deadline=15)
+    desk.wait_taken(sent)
     assert_passed_unscored(desk, watch, sent, "unavailable")
 
 

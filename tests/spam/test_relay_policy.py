@@ -220,18 +220,18 @@ def test_a_scorer_that_does_not_answer_costs_a_bounded_time(desk: Desk, then: st
     desk.scorer.scan = Act(then=then)  # type: ignore[arg-type]
     started = time.monotonic()
     sent = desk.send()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 15  # of the twenty that the budget has
     assert desk.said == [DELIVERED]
     reason = {"hang": "timeout", "close": "closed"}[then]
     assert marks(desk.taken(sent)) == {"X-Mailgate-Scan": f"unscored; reason={reason}"}
 
 
 def test_the_scan_leaves_mailman_half_of_the_budget() -> None:
-    with open_desk({"relay": {"budget": "6s"}, "spam": {"timeout": "5.9s"}}) as desk:
+    with open_desk({"relay": {"budget": "9s"}, "spam": {"timeout": "8.9s"}}) as desk:
         desk.scorer.scan = Act(then="hang")
         started = time.monotonic()
         sent = desk.send()
-        assert 1.9 < time.monotonic() - started < 3.9  # 2 s are the spool's, 2 s Mailman's
+        assert 2.9 < time.monotonic() - started < 5.9  # 3 s are the spool's, 3 s Mailman's
         assert desk.said == [DELIVERED]
         assert marks(desk.taken(sent)) == {"X-Mailgate-Scan": "unscored; reason=timeout"}
 
@@ -361,7 +361,7 @@ def test_after_hold_at_most_it_goes_on_unscored(desk: Desk) -> None:
     started = time.monotonic()
     sent = desk.send()
     assert desk.said == [HELD]
-    assert marks(desk.wait_taken(sent, deadline=15)) == NO_SCORE
+    assert marks(desk.wait_taken(sent)) == NO_SCORE
     assert time.monotonic() - started >= 1
 
 
@@ -391,7 +391,7 @@ def test_a_scorer_that_is_back_and_fails_again_lets_nothing_slip_through(desk: D
 
 
 def _scans_when_taken(desk: Desk, sent: str) -> str:
-    return str(desk.wait_taken(sent, deadline=30)["X-Mailgate-Scan"])
+    return str(desk.wait_taken(sent)["X-Mailgate-Scan"])
 
 
 def test_what_is_held_survives_the_gate(desk: Desk) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from tests.spam.site import BROKE_OFF, INTERVAL, SILENT, Site, watching
 from tests.stack.fake_scorer import GOOD, Act
 from tests.stack.ports import Port
 
-TIMEOUT = 0.6  # seconds, where it passes
+TIMEOUT = 2.0  # seconds, where it passes
 
 
 async def test_the_first_server_is_asked_while_it_has_room(make: Callable[..., Site]) -> None:
@@ -39,7 +38,7 @@ async def test_a_dead_first_server_costs_one_message_no_time(make: Callable[...,
             found = await site.scan()
             assert isinstance(found, Scored)
             assert found.server == str(site.fakes[1].port)
-    assert watch.seconds < 0.3
+    assert watch.seconds < 3  # of the five that its share of the time-out is
     assert (site.counted("unscored", 0), site.counted("scored", 1)) == (1.0, 5.0)
     assert site.scanner.states == {str(site.fakes[0].port): False, str(site.fakes[1].port): True}
     assert site.scanner.available
@@ -53,12 +52,11 @@ async def test_with_all_servers_refused_a_message_loses_no_millisecond(make: Cal
     site = make(2)
     for fake in site.fakes:
         fake.refuse()
-    seconds = []
-    for _ in range(101):
-        with Stopwatch() as watch:
-            assert isinstance(await site.scan(), Unscored)
-        seconds.append(watch.seconds)
-    assert median(seconds) < 0.001
+    assert isinstance(await site.scan(), Unscored)
+    for _ in range(100):
+        with pytest.raises(StopIteration) as ended:
+            site.scan().send(None)  # its first step is its last: there is nothing that it waits for
+        assert isinstance(ended.value.value, Unscored)
 
 
 async def test_a_hung_first_server_leaves_time_for_the_second(make: Callable[..., Site]) -> None:
@@ -82,7 +80,7 @@ async def test_hung_servers_cost_the_messages_under_way_one_timeout_and_then_not
     async with watching(site):
         with Stopwatch() as watch:
             found = await asyncio.gather(*(site.scan() for _ in range(10)))
-        assert watch.seconds < TIMEOUT + 0.3
+        assert watch.seconds < 2 * TIMEOUT
         assert {one.reason for one in found if isinstance(one, Unscored)} <= {"timeout", "unavailable"}
         assert sum(fake.scans for fake in site.fakes) <= 2 * count
         asked = [fake.scans for fake in site.fakes]
@@ -92,7 +90,7 @@ async def test_hung_servers_cost_the_messages_under_way_one_timeout_and_then_not
                 assert isinstance(later, Unscored)
                 assert later.reason == "unavailable"
                 assert str(site.fakes[0].port) in later.detail
-        assert watch.seconds < 20 * 0.01
+        assert watch.seconds < TIMEOUT
         assert [fake.scans for fake in site.fakes] == asked
     down = site.watched.events("spam.server.down")
     assert [line.get("text") for line in down] == [None] * (count - 1) + [ALL_FAILED]
@@ -107,7 +105,7 @@ async def test_a_probe_brings_a_server_back(make: Callable[..., Site]) -> None:
         assert await site.scan() == Unscored("refused", f"{site.fakes[0].port}: Connection refused")
         assert not site.scanner.available
         site.fakes[0].accept()
-        await until(lambda: site.scanner.available, "it is back", 2.0)
+        await until(lambda: site.scanner.available, "it is back")
         assert isinstance(await site.scan(), Scored)
     assert site.changes == [False, True]
     assert [line["server"] for line in site.watched.events("spam.server.up")] == [str(site.fakes[0].port)]
@@ -130,7 +128,7 @@ async def test_a_message_that_takes_too_long_is_not_the_servers_fault_while_othe
     make: Callable[..., Site],
 ) -> None:
     """Else who can write a message that is slow to scan could have everybody's mail pass without a score."""
-    site = make(timeout=0.1)
+    site = make(timeout=1.0)
     fake = site.fakes[0]
     fake.scan = SILENT
     slow = asyncio.create_task(site.scan())
@@ -146,14 +144,14 @@ async def test_a_message_that_takes_too_long_is_not_the_servers_fault_while_othe
 
 
 async def test_one_that_answers_only_probes_is_tried_less_and_less(make: Callable[..., Site]) -> None:
-    seconds = 0.3
+    seconds = 0.5
     site = make(timeout=seconds)
     site.fakes[0].scan = SILENT
     loop = asyncio.get_running_loop()
     seen: list[float] = []
     async with watching(site):
         for _ in range(5):
-            await until(lambda: site.scanner.available, "it is back", 3.0)
+            await until(lambda: site.scanner.available, "it is back")
             seen.append(loop.time())
             assert isinstance(await site.scan(), Unscored)
         away = [after - before for before, after in itertools.pairwise(seen)]
@@ -161,13 +159,12 @@ async def test_one_that_answers_only_probes_is_tried_less_and_less(make: Callabl
         assert away[2] >= seconds + 2 * INTERVAL
         assert away[3] >= seconds + 4 * INTERVAL
         site.fakes[0].scan = GOOD["spamd"]
-        await until(lambda: site.scanner.available, "it is back", 3.0)
+        await until(lambda: site.scanner.available, "it is back")
         assert isinstance(await site.scan(), Scored)
         site.fakes[0].scan = SILENT
         assert isinstance(await site.scan(), Unscored)
-        with Stopwatch() as watch:
-            await until(lambda: site.scanner.available, "it is trusted again", 3.0)
-        assert watch.seconds < 4 * INTERVAL
+        assert site.scanner._servers[0].doubt == 0  # and is probed at once
+        await until(lambda: site.scanner.available, "it is trusted again")
 
 
 async def test_a_caller_in_a_hurry_is_not_the_servers_fault(make: Callable[..., Site]) -> None:

@@ -31,8 +31,8 @@ async def test_waiting_for_a_place_counts_and_is_not_the_servers_fault(make: Cal
     first = asyncio.create_task(site.scan())
     await until(lambda: site.fakes[0].scans == 1, "the place is taken")
     with Stopwatch() as watch:
-        assert await site.scan(within=1.0) == Unscored("timeout", "no spamd server became free in time")
-    assert 0.5 <= watch.seconds < 0.95
+        assert await site.scan(within=3.0) == Unscored("timeout", "no spamd server became free in time")
+    assert 1.5 <= watch.seconds < 2.9
     site.fakes[0].release()
     assert isinstance(await first, Scored)
     assert site.scanner.available
@@ -46,7 +46,7 @@ async def test_after_an_outage_places_come_back_with_each_success(make: Callable
         await site.scan()
         fake.scan, fake.ping = LATE, ALIVE["spamd"]
         fake.accept()
-        await until(lambda: site.scanner.available, "it is back", 2.0)
+        await until(lambda: site.scanner.available, "it is back")
         tasks = [asyncio.create_task(site.scan()) for _ in range(9)]
         for come in (1, 1 + 2, 1 + 2 + 4, 9):
             await until(lambda: fake.scans >= come, f"{come} have come")  # noqa: B023  used at once
@@ -123,7 +123,7 @@ async def test_who_has_been_everywhere_is_told_at_once_although_others_wait(make
             other.refuse()
             other.release()  # and the second server is down
             assert isinstance(await first, Unscored)
-        assert watch.seconds < 2.0
+        assert watch.seconds < 4  # of the ten that a time-out takes
         one.scan = GOOD["spamd"]
         one.release()
         assert all(isinstance(found, Scored) for found in await asyncio.gather(second, *others))

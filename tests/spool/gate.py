@@ -27,7 +27,7 @@ class Gate:
 
     def stop(self, *_: Any) -> None:
         self.reached.set()
-        assert self.open.wait(20)
+        assert self.open.wait(60)
 
     async def wait(self) -> None:
         """Until the thread stands there."""

@@ -13,6 +13,7 @@ from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
 from mailgate.edge.spool import Database, Store, outages
 from mailgate.ports import Facts, Parked, Post
+from tests.stack.waiting import PATIENCE
 
 HOST = "gate.lists.test"
 NOW = 1_700_000_000.0
@@ -88,7 +89,7 @@ async def put(
     await store.store(gate_id, envelope, message or a_message(), parked, facts, now, timeout)
 
 
-async def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait for a condition, in this loop."""
     until = time.monotonic() + seconds
     while not condition():

@@ -32,7 +32,7 @@ class Child:
         """SIGKILL, after some seconds; the lines that it had still said."""
         time.sleep(after)
         self.process.kill()
-        rest, _ = self.process.communicate(timeout=20)
+        rest, _ = self.process.communicate(timeout=60)
         return rest.splitlines()
 
 
@@ -50,4 +50,4 @@ def child(mode: str, directory: Path, *arguments: str, env: Mapping[str, str] | 
         yield Child(process)
     finally:
         process.kill()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)

@@ -86,7 +86,7 @@ class Copier:
 
     def close(self) -> None:
         """End it."""
-        self._shell.communicate(timeout=10)
+        self._shell.communicate(timeout=60)
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ async def test_given_up_while_it_is_committed_is_undone_before_it_is_claimed(sto
     storing, undoing = Gate(), Gate()
     gates = iter((storing, undoing))
     event.listen(store.database.writing, "commit", lambda connection: next(gates, Gate.opened()).stop(connection))
-    with pytest.raises(SpoolError, match=r"storing: not committed within 0\.05 s"):
-        await put(store, "given up", timeout=0.05)
+    with pytest.raises(SpoolError, match=r"storing: not committed within 0\.5 s"):
+        await put(store, "given up", timeout=0.5)
     assert storing.reached.is_set()
     storing.open.set()
     await undoing.wait()
@@ -90,10 +90,10 @@ async def test_cancelled_between_the_answer_and_its_hearing(store: Store) -> Non
 
 async def test_a_deadline_that_passes_while_the_answer_is_on_its_way(store: Store) -> None:
     with stopped_at(store, "commit") as gate:
-        task = asyncio.create_task(put(store, "in time", timeout=0.2))
+        task = asyncio.create_task(put(store, "in time", timeout=1))
         await gate.wait()
         gate.open.set()
-        time.sleep(0.4)  # noqa: ASYNC251 - see above
+        time.sleep(1.2)  # noqa: ASYNC251 - see above
         await task
     assert states(store) == {"pending": 1}
 
@@ -111,7 +111,7 @@ async def test_an_undoing_that_fails_is_said_and_done_later(
     event.listen(store.database.writing, "before_cursor_execute", fail)
     with stopped_at(store, "commit") as gate:
         with pytest.raises(SpoolError, match="not committed"):
-            await put(store, "given up", timeout=0.05)
+            await put(store, "given up", timeout=0.5)
         gate.open.set()
     await wait_until(lambda: len(telemetry.named("spool.trouble")) > 1)
     assert telemetry.named("spool.trouble")[0] == {"cause": "undoing storing: disk I/O error (OperationalError)"}

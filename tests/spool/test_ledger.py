@@ -138,11 +138,9 @@ async def test_a_disk_that_hangs_keeps_nobody(store: Store) -> None:
     with stopped_at(store, "commit") as gate:
         pass_on(store, "first")
         await gate.wait()
-        began = time.monotonic()
         for n in range(1000):
-            pass_on(store, f"m{n}")
+            pass_on(store, f"m{n}")  # were it waited for, it would never come
             await asyncio.sleep(0)
-        assert time.monotonic() - began < 0.5
         gate.open.set()
         await written(store)
     assert len(ledger(store, everything=False)) == 1001

@@ -147,7 +147,7 @@ async def test_a_spool_that_is_busy_is_not_waited_for(store: Store, telemetry: R
         other.exec_driver_sql("ROLLBACK")
         other.exec_driver_sql("BEGIN IMMEDIATE")  # the writer can't write as long as we hold this
         await store.records.keep(ID, BODY, record(), 0.3)
-        assert 0.2 < time.monotonic() - began < 3
+        assert 0.2 < time.monotonic() - began < 20
         other.exec_driver_sql("ROLLBACK")
     assert len(telemetry.named("records.failed")) == 1
 

@@ -306,7 +306,7 @@ async def test_a_gate_and_an_operator_at_once(tmp_path: Path) -> None:
             await put(store, "drop-last", "drop@lists.test")
             stored.add("drop-last")
             await wait_until(lambda: states(store).get("dropped", 0) > 0, 20)
-            said = (await asyncio.to_thread(operator.process.communicate, timeout=30))[0].splitlines()
+            said = (await asyncio.to_thread(operator.process.communicate, timeout=60))[0].splitlines()
         list(verbs.release(store.database, Selection(), NOW))
         while store.counts().recipients["pending"]:
             await replaying(store)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Account:
 
     def can_read(self, paths: Iterable[Path]) -> bool:
         """May this account read them? Nothing under /root, for one."""
-        return all(subprocess.run([*self._become(), "test", "-r", path], check=False).returncode == 0 for path in paths)
+        return all(_can_read(self, path) for path in paths)
 
     def launcher(self, reads: Iterable[Path] = ()) -> list[str]:
         """The command that starts another as this account.
@@ -47,6 +47,11 @@ class Account:
 
     def _become(self) -> list[str]:
         return ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"]
+
+
+@functools.cache
+def _can_read(who: Account, path: Path) -> bool:
+    return subprocess.run([*who._become(), "test", "-r", path], check=False).returncode == 0
 
 
 def account(name: str) -> Account | None:
@@ -100,7 +105,7 @@ class Child:
         """Send a signal to the program alone."""
         self._process.send_signal(number)
 
-    def wait(self, deadline: float = 10.0) -> int:
+    def wait(self, deadline: float = PATIENCE) -> int:
         """Its exit status, once it has ended by itself. TimeoutError if it does not."""
         try:
             status = self._process.wait(deadline)
@@ -109,7 +114,7 @@ class Child:
         self._end_group()
         return status
 
-    def stop(self, deadline: float = 10.0) -> int:
+    def stop(self, deadline: float = PATIENCE) -> int:
         """Ask it to end (SIGTERM) and wait; its exit status. Past the deadline it is killed and TimeoutError raised."""
         if self.running:
             self.send(signal.SIGTERM)

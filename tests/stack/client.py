@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.stack.dialogue import stuffed
+from tests.stack.waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Client:
         lmtp: bool = False,
         source: str = "127.0.0.1",
         helo: str = "client.example.net",
-        timeout: float = 20.0,
+        timeout: float = PATIENCE,
         hello: bool = True,
     ) -> None:
         self.lmtp = lmtp

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.stack.children import Child, account, me
 from tests.stack.program import Program
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 PROGRAM = "/usr/sbin/exim4"
 CONFIG = Path(__file__).parents[2] / "config" / "exim4"
@@ -22,7 +22,6 @@ class Exim(Program):
     """Takes mail for *@`domain` on `port` and hands it by LMTP to `next_hop`."""
 
     name = "Exim"
-    patience = 10.0
 
     def __init__(self, directory: Path, next_hop: tuple[str, int], domain: str = "lists.test") -> None:
         super().__init__(directory, account("Debian-exim"))
@@ -81,14 +80,14 @@ class Exim(Program):
             self._child.stop()
             self._child = None
 
-    def command(self, *arguments: str, deadline: float = 60.0, check: bool = True) -> str:
+    def command(self, *arguments: str, deadline: float = PATIENCE, check: bool = True) -> str:
         """Run exim4 with this configuration, as the daemon's user; what it prints."""
         launcher = self._drop.launcher() if self._drop else []
         argv = [*launcher, PROGRAM, "-C", str(self._config), *arguments]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=deadline, check=check, cwd=self.directory)
         return done.stdout
 
-    def run_queue(self, deadline: float = 60.0) -> None:
+    def run_queue(self, deadline: float = PATIENCE) -> None:
         """Try every queued message now, retry times or not; returns when each has been tried."""
         self.command("-qff", deadline=deadline)
 
@@ -119,7 +118,7 @@ class Exim(Program):
             return []
         return [line for line in self.log.read_text(errors="replace").splitlines() if re.search(pattern, line)]
 
-    def wait_for_log(self, pattern: str, *, count: int = 1, deadline: float = 10.0) -> list[str]:
+    def wait_for_log(self, pattern: str, *, count: int = 1, deadline: float = PATIENCE) -> list[str]:
         """The lines of the main log with `pattern`, once there are `count` or more."""
 
         def lines() -> list[str]:
@@ -128,11 +127,11 @@ class Exim(Program):
 
         return wait_until(lines, f"{pattern!r} {count} times in Exim's log", deadline=deadline)
 
-    def wait_for_id(self, message_id: str, deadline: float = 10.0) -> str:
+    def wait_for_id(self, message_id: str, deadline: float = PATIENCE) -> str:
         """The Exim id under which it took the message with this Message-ID (with or without brackets)."""
         line = self.wait_for_log(rf" <= .* id={re.escape(message_id.strip('<>'))}(\s|$)", deadline=deadline)[-1]
         return line.split()[2]
 
-    def wait_empty(self, deadline: float = 30.0) -> None:
+    def wait_empty(self, deadline: float = PATIENCE) -> None:
         """Wait until nothing is queued."""
         wait_until(lambda: not self.queue(), "Exim's queue is empty", deadline=deadline)

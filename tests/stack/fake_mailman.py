@@ -14,7 +14,7 @@ from tests.stack.fake_script import Act, Rule, Script, Stage
 from tests.stack.fake_session import Manner, Session, Taken
 from tests.stack.loop import Loop, stop_listening
 from tests.stack.ports import Port
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 
 class FakeMailman:
@@ -61,7 +61,7 @@ class FakeMailman:
         """The Message-IDs of what it took for that recipient, a repeated one repeated."""
         return [taken.message_id for taken in list(self.taken) for one in taken.recipients if one == address]
 
-    def wait_taken(self, count: int = 1, deadline: float = 10.0) -> list[Taken]:
+    def wait_taken(self, count: int = 1, deadline: float = PATIENCE) -> list[Taken]:
         """All that it took, once that is `count` or more."""
         wait_until(lambda: len(self.taken) >= count, f"the fake Mailman has taken {count}", deadline=deadline)
         return list(self.taken)

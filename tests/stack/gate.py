@@ -17,7 +17,7 @@ from typing import Any
 import mailgate
 from tests.stack.children import Child, account
 from tests.stack.ports import Port
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 PROGRAM = Path(sys.executable).with_name("mailgate")
 Settings = Mapping[str, Any]
@@ -87,7 +87,7 @@ class Gate:
         """Write the configuration: the defaults of the tests with `settings` over them. For a restart, or SIGHUP."""
         self.config.write_text(toml(merged(self._defaults, settings)))
 
-    def start(self, environment: Mapping[str, str] | None = None, deadline: float = 15.0) -> None:
+    def start(self, environment: Mapping[str, str] | None = None, deadline: float = PATIENCE) -> None:
         """Start the daemon and wait until it is ready."""
         self.begin(environment)
         child = self._child
@@ -107,13 +107,13 @@ class Gate:
             environment=environment,
         )
 
-    def stop(self, deadline: float = 20.0) -> int:
+    def stop(self, deadline: float = PATIENCE) -> int:
         """SIGTERM, and wait; its exit status. Past the deadline it is killed, and TimeoutError says so."""
         assert self._child is not None
         child, self._child = self._child, None
         return child.stop(deadline)
 
-    def ended(self, deadline: float = 20.0) -> int:
+    def ended(self, deadline: float = PATIENCE) -> int:
         """Wait for it to end by itself; its exit status."""
         assert self._child is not None
         child, self._child = self._child, None
@@ -141,7 +141,7 @@ class Gate:
         self.stop()
         self.start()
 
-    def cli(self, *arguments: str, check: bool = True, deadline: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, check: bool = True, deadline: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run a verb of the command line with this gate's configuration, as the gate's user."""
         reads = [Path(sys.executable), Path(mailgate.__file__)]
         launcher = self._drop.launcher(reads) if self._drop else []
@@ -169,7 +169,7 @@ class Gate:
     def page(self, path: str) -> tuple[int, str]:
         """Status and text of a page of its HTTP server; 0 and the reason when there is none."""
         try:
-            with urllib.request.urlopen(f"http://{self._http}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://{self._http}{path}", timeout=PATIENCE) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -179,7 +179,7 @@ class Gate:
     def ask(self, path: str, accept: str) -> tuple[str, str]:
         """The content type and the text of a page, for who accepts that."""
         request = urllib.request.Request(f"http://{self._http}{path}", headers={"Accept": accept})
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
             return response.headers["Content-Type"], response.read().decode()
 
     def metrics(self) -> dict[str, float]:
@@ -209,7 +209,7 @@ class Gate:
                     found.append(event)
         return found
 
-    def wait_for_event(self, name: str, *, deadline: float = 10.0, **fields: Any) -> dict[str, Any]:
+    def wait_for_event(self, name: str, *, deadline: float = PATIENCE, **fields: Any) -> dict[str, Any]:
         """The first such event."""
         return wait_until(lambda: self.events(name, **fields), f"{name} {fields} in the log", deadline=deadline)[0]
 

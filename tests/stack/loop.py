@@ -5,6 +5,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from tests.stack.waiting import PATIENCE
+
 Value = TypeVar("Value")
 
 
@@ -16,7 +18,7 @@ class Loop:
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, Value], deadline: float = 10.0) -> Value:
+    def run(self, work: Coroutine[Any, Any, Value], deadline: float = PATIENCE) -> Value:
         """Have the loop do `work`; its result. TimeoutError past the deadline (seconds)."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(deadline)
 
@@ -24,7 +26,7 @@ class Loop:
         """End all tasks, the loop and its thread."""
         self.run(_cancel_all())
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self.loop.close()
 
 

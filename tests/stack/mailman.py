@@ -20,11 +20,12 @@ from tests.stack.arrivals import Arrival, Arrivals
 from tests.stack.children import Child, account, members
 from tests.stack.ports import Port
 from tests.stack.program import Program
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / ".parts" / "mailman" / "bin"
 PLUGINS = ROOT / "config" / "mailman"
+QUICK = Path(__file__).with_name("quick")
 KEY = ROOT / "fixtures" / "dkim.key.pem"
 DOMAIN = "lists.test"
 _RUNNERS = (
@@ -62,13 +63,15 @@ class Mailman(Program):
     """
 
     name = "Mailman"
+    patience = 2 * PATIENCE  # six processes, each of which takes a second to load
 
     def __init__(self, directory: Path, *, long_lines: bool = False, trusts: str = "") -> None:
         if not (PROGRAMS / "master").exists():
             raise RuntimeError("Mailman is not installed: run tests/stack/install.sh (make test does)")
         nobody = account("nobody")
         # In a checkout that only root can read it runs as root: it asks access(2), where no capability helps.
-        super().__init__(directory, nobody if nobody and nobody.can_read([PROGRAMS / "master", PLUGINS]) else None)
+        readable = nobody and nobody.can_read([PROGRAMS / "master", PLUGINS, QUICK])
+        super().__init__(directory, nobody if readable else None)
         self.var = directory / "var"
         self._rest = Port()
         self.arrivals = Arrivals(self.var)
@@ -131,7 +134,7 @@ class Mailman(Program):
             directory=self.directory,
             log=self.output,
             run_as=self._drop,
-            environment={"PYTHONPATH": str(PLUGINS), "PYTHONWARNINGS": "ignore"},
+            environment={"PYTHONPATH": f"{QUICK}:{PLUGINS}", "PYTHONWARNINGS": "ignore"},
         )
 
     def ready(self) -> None:
@@ -145,7 +148,7 @@ class Mailman(Program):
         """Stop it in good order: open LMTP connections are closed, then new ones refused."""
         if self._child is not None:
             self.thaw()
-            self._child.stop(20)
+            self._child.stop()
             self._child = None
 
     def close(self) -> None:
@@ -185,7 +188,7 @@ class Mailman(Program):
         """How many times each Message-ID has arrived at a list's address or sub-address."""
         return self.arrivals.ids(address)
 
-    def wait_arrived(self, address: str, message_id: str, deadline: float = 20.0) -> Arrival:
+    def wait_arrived(self, address: str, message_id: str, deadline: float = PATIENCE) -> Arrival:
         """The first arrival of that Message-ID at the address."""
 
         def found() -> list[Arrival]:
@@ -208,7 +211,7 @@ class Mailman(Program):
             },
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
                 answer: dict[str, Any] = json.loads(response.read() or b"{}")
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"Mailman's REST: {error} for {path}: {error.read().decode()}") from error

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tests.stack.children import Account, Child, members
 from tests.stack.ports import Port
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 
 class Program(ABC):
     """Listens on `port` when it is ready, and runs as `_drop` if that is anybody."""
 
     name: str
-    patience = 60.0  # seconds until it listens
+    patience = PATIENCE  # seconds until it listens
 
     def __init__(self, directory: Path, drop: Account | None) -> None:
         self.directory = directory

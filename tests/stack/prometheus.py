@@ -86,7 +86,7 @@ class Prometheus(Program):
     def _ask(self, what: str, **parameters: str) -> dict[str, Any]:
         address = f"http://{self.port}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(address, timeout=10) as response:
+            with urllib.request.urlopen(address, timeout=self.patience) as response:
                 answer: dict[str, Any] = json.loads(response.read())
         except urllib.error.HTTPError as error:
             if error.code == 503:

@@ -92,7 +92,7 @@ class Stack:
         """Have Exim ask the gate's verdict door before it accepts a message."""
         assert self.gate is not None
         host, port = self.gate.verdict
-        self.exim.set({"MAILGATE_VERDICT": f"{host} {port}", "MAILGATE_PATIENCE": "2s"})
+        self.exim.set({"MAILGATE_VERDICT": f"{host} {port}", "MAILGATE_PATIENCE": "6s"})
 
     def new_gate(self, settings: Settings | None = None, *, mailman: tuple[str, int] | None = None) -> Gate:
         """A gate that is not started, nor given Exim's mail yet. The one before it is ended."""

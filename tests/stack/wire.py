@@ -13,7 +13,7 @@ from typing import Self
 from tests.stack.dialogue import Dialogue, Transaction
 from tests.stack.loop import Loop, stop_listening
 from tests.stack.ports import Port
-from tests.stack.waiting import wait_until
+from tests.stack.waiting import PATIENCE, wait_until
 
 
 class Recorder:
@@ -51,7 +51,7 @@ class Recorder:
         """The transactions whose message has this Message-ID (with its brackets)."""
         return [found for found in self.transactions if message_id.encode() in found.octets.partition(b"\r\n\r\n")[0]]
 
-    def wait_for(self, message_id: str, *, answered: bool = True, deadline: float = 10.0) -> Transaction:
+    def wait_for(self, message_id: str, *, answered: bool = True, deadline: float = PATIENCE) -> Transaction:
         """The first transaction with this Message-ID, once all its replies have passed (or at once, not `answered`)."""
 
         def found() -> Transaction | None:

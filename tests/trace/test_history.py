@@ -93,10 +93,8 @@ async def test_mail_does_not_wait_for_it_when_the_disk_hangs(tmp_path: Path) -> 
         with stopped_at(store, "commit") as gate:
             happened(store, 0)
             await gate.wait()
-            began = time.monotonic()
             for number in range(1, 1000):
-                happened(store, number)
-            assert time.monotonic() - began < 0.5
+                happened(store, number)  # were it waited for, it would never come
             gate.open.set()
             await written(store)
         assert len(ids(store)) == 1000

@@ -51,13 +51,13 @@ def received(exim_id: str = EXIM_ID) -> bytes:
 
 
 def connect(door: Address, source: str = "") -> socket.socket:
-    """A connection to the door, from that address if one is given; 20 seconds of patience."""
+    """A connection to the door, from that address if one is given; a minute of patience."""
     if isinstance(door, str):
         unix = socket.socket(socket.AF_UNIX)
-        unix.settimeout(20)
+        unix.settimeout(60)
         unix.connect(door)
         return unix
-    return socket.create_connection(door, 20, (source, 0) if source else None)
+    return socket.create_connection(door, 60, (source, 0) if source else None)
 
 
 def ask(door: Address, question: bytes, *, half: bool = False, source: str = "") -> str:

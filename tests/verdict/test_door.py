@@ -252,7 +252,7 @@ def test_an_answer_comes_within_the_budget() -> None:
         counter.scorer.scan = Act(then="hang")
         started = time.monotonic()
         said = lines(ask(counter.door, counter.post()[1]))
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 6  # of the seven that the scan has
         assert (said["Action"], said["Scan"]) == ("no action", "unscored; reason=timeout")
 
 

@@ -26,7 +26,7 @@ LATE = "not now"
 @pytest.fixture(scope="module")
 def tight() -> Iterator[Counter]:
     """A gate in which all bounds are small, and the score of any mail is 7.2."""
-    bounds = {"budget": "2s", "max_connections": 20, "max_in_flight": "4MiB"}
+    bounds = {"budget": "4s", "max_connections": 20, "max_in_flight": "4MiB"}
     relay = {"max_message_size": "3MiB", "max_in_flight": "4MiB", "trusted_peers": ["127.0.0.1/32"]}
     with open_counter({"verdict": bounds, "relay": relay}) as counter:
         counter.scores(7.2)
@@ -72,11 +72,9 @@ def test_what_is_no_question(serves: Counter, question: bytes, cause: str) -> No
 
 def test_a_question_that_exim_could_not_send_whole_is_refused_at_once(serves: Counter) -> None:
     """Exim sends the question by one send(2) and doesn't look how much of it went; then it waits for an answer."""
-    started = time.monotonic()
     with connect(serves.door) as connection:
         connection.sendall(HEAD[:-30] + b"From MAILER-DAEMON today\nReceived: from x\n\nx\n")
-        assert NO_VERDICT.fullmatch(answer(connection))
-    assert time.monotonic() - started < 1.5
+        assert "a line without CRLF" in answer(connection)  # and not that it was too slow
 
 
 def test_a_peer_that_says_nothing_and_goes(serves: Counter) -> None:
@@ -91,16 +89,14 @@ def test_a_peer_that_is_slow(serves: Counter, question: bytes) -> None:
     with connect(serves.door) as connection:
         connection.sendall(question)
         assert answer(connection).endswith("75 EX_TEMPFAIL too slow\r\n")
-    assert 1.5 < time.monotonic() - started < 5
+    assert 1.5 < time.monotonic() - started < 20
 
 
 def test_a_peer_that_does_not_read(serves: Counter) -> None:
     """It must neither be waited for nor stand in the way of others."""
     with connect(serves.door) as connection:
         connection.sendall(QUESTION)
-        wait_until(
-            lambda: serves.gate.metric("mailgate_connections", door="verdict") == 0, "it is given up", deadline=6
-        )
+        wait_until(lambda: serves.gate.metric("mailgate_connections", door="verdict") == 0, "it is given up")
         assert lines(answer_or_reset(connection)).get("Action", "reject") == "reject"
 
 
@@ -172,7 +168,7 @@ _WORDS = made_of(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(question=_WORDS | st.binary(max_size=300))
 def test_anything(serves: Counter, question: bytes) -> None:
     said = ask(serves.door, question, half=True)
@@ -181,7 +177,7 @@ def test_anything(serves: Counter, question: bytes) -> None:
     )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=75, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     message=made_of(b"From: a@b\n", b"\n", b"\r", b"\r\n", b" folded", b":", b"\0", b"\xff", b"Received: x\n", most=40)
 )

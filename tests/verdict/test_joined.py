@@ -332,4 +332,4 @@ async def test_records_that_never_answer_are_not_waited_for() -> None:
     watched = Watched()
     began = time.monotonic()
     assert await Joining(Bad(), watched, Deadlines()).find(MESSAGE, 0.2) is Miss.TROUBLE
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20

@@ -37,7 +37,7 @@ def passages(stack: Stack, posts: Iterable[Mail]) -> dict[str, Passage]:
 def _passage(stack: Stack, mail: Mail) -> Passage:
     in_front, behind = (_seen(wire, mail) for wire in (stack.to_gate, stack.to_mailman))
     addresses = {_queue_of(recipient) for recipient in mail.recipients}
-    wait_until(lambda: all(stack.mailman.arrived(one) for one in addresses), f"{mail} is in Mailman", deadline=30)
+    wait_until(lambda: all(stack.mailman.arrived(one) for one in addresses), f"{mail} is in Mailman")
     return Passage(mail, in_front, behind, Counter({one: stack.mailman.arrived(one).total() for one in addresses}))
 
 
@@ -47,7 +47,7 @@ def _seen(wire: Recorder, mail: Mail) -> Transaction:
     def found() -> list[Transaction]:
         return [one for one in wire.transactions if one.accepted == list(mail.recipients) and one.answered]
 
-    [transaction] = wait_until(found, f"{mail} on the wire", deadline=30)
+    [transaction] = wait_until(found, f"{mail} on the wire")
     return transaction
 
 

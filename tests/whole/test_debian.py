@@ -65,7 +65,7 @@ class DebianExim(Exim):
         (confdir / "conf.d" / "main" / "000_site").write_text(site)
         done = subprocess.run(
             ["update-exim4.conf", "--confdir", confdir, "--output", self._config],
-            capture_output=True, text=True, check=False, timeout=30, cwd=self.directory,
+            capture_output=True, text=True, check=False, timeout=60, cwd=self.directory,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, ""), done
 

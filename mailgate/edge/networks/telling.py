@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mailgate.config import Config
 from mailgate.core.network_table import Table
 from mailgate.core.networks import NetworkPolicy
 from mailgate.edge.networks.files import Sources
+
+if TYPE_CHECKING:
+    from mailgate.config import Config  # the process that makes a table needs none, and is begun at each change
 
 _Values = tuple[tuple[dict[str, str], float], ...]
 
