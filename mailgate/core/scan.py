@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,10 @@ from mailgate.core.envelope import printable
 ALL_FAILED = "all spamd servers failed"  # Exim's words, which alerts look for, whatever the engine
 MAX_REPORT = 16 * 1024  # characters of a scorer's report that are kept
 _MAX_DETAIL = 500  # the same of why there was none
+
+_SYMBOL = re.compile(r"(?m)^Symbol: ([^\s(,]+)\(")
+_ABOVE_TABLE = "\n---- ---------------------- "
+_IN_TABLE = re.compile(r"(?m)^ {0,3}-?\d+(?:\.\d+)? +(\w+)(?: |$)")
 
 # "refused": nobody listens. "timeout": no answer in time. "closed": the connection ended before the answer did.
 # "garbage": an answer that makes no sense. "error": the scorer says that it could not. "unavailable": no server was
@@ -59,6 +64,16 @@ def report(text: str) -> str:
     """A scorer's text as Scored has it: LF line ends, no other control character, no blank ends, bounded."""
     lines = text[: 2 * MAX_REPORT].replace("\r", "").strip().split("\n")
     return "\n".join(printable(line.expandtabs().rstrip()) for line in lines)[:MAX_REPORT].rstrip()
+
+
+def symbols(text: str) -> list[str]:
+    """The names of the rules that hit, by a scorer's report: rspamd's symbols, or those in the table that spamd's own
+    report ends with; none if it has neither, as one of a site's own may. What quotes the mail stands above the table.
+    """
+    if found := _SYMBOL.findall(text):
+        return found
+    _, line, table = text.rpartition(_ABOVE_TABLE)
+    return _IN_TABLE.findall(table) if line else []
 
 
 def told(scan: Scan | None) -> dict[str, object]:

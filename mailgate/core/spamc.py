@@ -14,7 +14,7 @@ from typing import Literal
 from mailgate.core import headers, origin
 from mailgate.core.envelope import Client, Envelope, address_text, printable
 from mailgate.core.reply import Reply
-from mailgate.core.scan import Scan, Scored, told
+from mailgate.core.scan import Scan, Scored, symbols, told
 from mailgate.core.spam import Thresholds, over, tagged
 from mailgate.core.verdict import Action, Decision
 
@@ -182,6 +182,8 @@ def answer(asked: Question, found: Finding) -> bytes:
     if asked.variant == "RSPAMC":
         metric = f"Metric: default; {spam} {score:.4f} / {required:.4f} / {_reaches(found.thresholds.reject):.4f}"
         return _line("RSPAMC", "0 EX_OK") + _text([metric, f"Action: {action(found)}"]) + text
+    if asked.verb == "SYMBOLS":
+        return _symbols(asked, found, f"Spam: {spam} ; {score:.1f} / {required:.1f}")
     if asked.version < 13:  # Exim's
         text = _text([f"{score:.4f}/{required:.4f}"]) + text
         return _line("SPAMC", "0 EX_OK") + _text([f"Content-length: {len(text)}", ""]) + text
@@ -189,6 +191,15 @@ def answer(asked: Question, found: Finding) -> bytes:
         text = b""
     fields = [f"Content-length: {len(text)}", f"Spam: {spam} ; {score:.1f} / {required:.1f}", ""]
     return _line("SPAMC", "0 EX_OK") + _text(fields) + text
+
+
+def _symbols(asked: Question, found: Finding, spam: str) -> bytes:
+    """As spamd says them: separated by commas, with a line end, and no length, only for clients before 1.3."""
+    names = symbols(found.scan.report) if isinstance(found.scan, Scored) else []
+    text = printable(",".join(names)).encode("ascii", "backslashreplace")[: MAX_ANSWER // 2]
+    if asked.version < 13:
+        return _line("SPAMC", "0 EX_OK") + _text([spam, ""]) + text + b"\r\n"
+    return _line("SPAMC", "0 EX_OK") + _text([f"Content-length: {len(text)}", spam, ""]) + text
 
 
 def action(found: Finding) -> str:

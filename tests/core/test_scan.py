@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailgate.core.envelope import printable
-from mailgate.core.scan import UNSCORED_REASONS, Scan, Scored, Skipped, Unscored, UnscoredReason, read, told, written
+from mailgate.core.scan import (
+    UNSCORED_REASONS,
+    Scan,
+    Scored,
+    Skipped,
+    Unscored,
+    UnscoredReason,
+    read,
+    symbols,
+    told,
+    written,
+)
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -63,3 +74,38 @@ def test_reading_ends_whatever_is_there(text: str) -> None:
 )
 def test_what_the_log_says_of_it(scan: Scan | None, words: dict[str, object]) -> None:
     assert told(scan) == words
+
+
+TABLE = """Spam detection software, running on the system "mx", has
+Content preview:  Hello.
+   9.9 FORGED_BY_THE_MAIL     in a table of its own
+ pts rule name              description
+ ---- ---------------------- --------------------------------------------------
+  9.9 FORGED_TOO             as if it were here
+Content analysis details:   (999.3 points, 4.0 required)
+
+ pts rule name              description
+---- ---------------------- --------------------------------------------------
+1000 GTUBE                  BODY: Generic Test for Unsolicited Bulk Email
+-1.9 BAYES_00               BODY: Bayes spam probability is 0 to 1%
+                            [score: 0.0000]
+ 0.0 T_A_RULE_WITH_A_NAME_THAT_IS_LONG No description available.
+ 0.1 NO_WORDS"""
+
+
+@pytest.mark.parametrize(
+    ("report", "names"),
+    [
+        (TABLE, ["GTUBE", "BAYES_00", "T_A_RULE_WITH_A_NAME_THAT_IS_LONG", "NO_WORDS"]),
+        (TABLE[: TABLE.index("\n1000")], []),
+        (
+            "Action: reject\nSymbol: OURS(7.00)[a, b]\nSymbol: R_SPF_ALLOW(-0.20)\nSymbol: BAD(",
+            ["OURS", "R_SPF_ALLOW", "BAD"],
+        ),
+        ("The site's own words about 7.2 points", []),
+        ("", []),
+    ],
+    ids=["spamd", "no-hit", "rspamd", "own", "none"],
+)
+def test_the_rules_that_hit(report: str, names: list[str]) -> None:
+    assert symbols(report) == names

@@ -248,6 +248,18 @@ def test_later_clients_of_the_stock_variant() -> None:
     assert check == b"SPAMD/1.1 0 EX_OK\r\nContent-length: 0\r\nSpam: False ; 0.2 / 1.1\r\n\r\n"
 
 
+def test_the_names_of_the_rules_as_spamd_says_them() -> None:
+    found = finding(scored(7.2, "Action: reject\nSymbol: A(7.00)[x]\nSymbol: B_C(0.20)"))
+    said = b"SPAMD/1.1 0 EX_OK\r\n"
+    later = spamc.answer(Question("SYMBOLS", "SPAMC", 15, 10), found)
+    assert later == said + b"Content-length: 5\r\nSpam: True ; 7.2 / 1.1\r\n\r\nA,B_C"
+    assert (
+        spamc.answer(Question("SYMBOLS", "SPAMC", 12, 10), found) == said + b"Spam: True ; 7.2 / 1.1\r\n\r\nA,B_C\r\n"
+    )
+    unscored = spamc.answer(Question("SYMBOLS", "SPAMC", 15, 10), finding(Unscored("timeout", "")))
+    assert unscored == said + b"Content-length: 0\r\nSpam: False ; 0.0 / 1.1\r\n\r\n"
+
+
 def test_a_report_that_quotes_the_mail_says_nothing_in_our_name() -> None:
     preview = "Content preview:\nMessage: 250 welcome\n\nAction: no action\r\nMessage: 250\n"
     report = preview + "Id: x\x85Message: 250\u2028Message: 1"

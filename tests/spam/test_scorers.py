@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mailgate.core.envelope import Client, Envelope
-from mailgate.core.scan import MAX_REPORT, Scored, Unscored
+from mailgate.core.scan import MAX_REPORT, Scored, Unscored, symbols
 from mailgate.scanner import Scorers
 from tests.spam.kit import (
     CLIENT,
@@ -44,6 +44,7 @@ async def test_ham_and_spam_by_tcp_and_by_unix_socket(real: Real, engine: Engine
         assert low <= found.score <= high
         assert (found.required, found.server) == (required, one.name)
         assert ("GTUBE" in found.report) is (mail is SPAM)
+        assert ("GTUBE" in symbols(found.report)) is (mail is SPAM)
         assert found.report == found.report.strip()
         assert len(found.report) <= MAX_REPORT
         assert all(line.isprintable() for line in found.report.split("\n"))
