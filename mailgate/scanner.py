@@ -126,7 +126,7 @@ class Scorers:
                 # For half of the time only: who begins with little time left would be taken for a server's failure.
                 server = await self._enter(been, loop.time() + (end - loop.time()) / 2)
             except TimeoutError:
-                failures.append(Unscored("timeout", "no spamd server became free in time"))
+                failures.append(Unscored("busy", "no spamd server became free in time"))
                 return _all_of(failures)
             if server is None:
                 return _all_of(failures) if failures else Unscored("unavailable", self._why())

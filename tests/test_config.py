@@ -64,6 +64,7 @@ DEFAULTS = {
     "replay.rate": 0,
     "spam.engine": "spamd",
     "spam.servers": (Endpoint("127.0.0.1", 783),),
+    "spam.connections": 8,
     "spam.timeout": 10,
     "spam.probe_interval": 1,
     "spam.max_size": 400 * 1024,
