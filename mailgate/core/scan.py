@@ -14,8 +14,8 @@ MAX_REPORT = 16 * 1024  # characters of a scorer's report that are kept
 _MAX_DETAIL = 500  # the same of why there was none
 
 # "busy": all places at the servers were taken for too long. "refused": nobody listens. "timeout": no answer in time.
-# "closed": the connection ended before the answer did. "garbage": an answer that makes no sense. "error": the scorer says
-# that it could not. "unavailable": no server was asked, because none is believed alive.
+# "closed": the connection ended before the answer did. "garbage": an answer that makes no sense. "error": the scorer
+# says that it could not. "unavailable": no server was asked, because none is believed alive.
 UnscoredReason = Literal["busy", "refused", "timeout", "closed", "garbage", "error", "unavailable"]
 UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
 SkippedReason = Literal["off", "too-large", "trusted-network", "exempt-recipients"]
