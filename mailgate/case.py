@@ -67,27 +67,35 @@ class Case:
         outcomes: Mapping[str, Outcome],
         decision: Decision,
         now: float,
-    ) -> dict[str, object]:
+    ) -> story.Told:
         """The fields of its event at `now` (of the loop's clock), after these replies and what the next hop said."""
-        talk = dialogue(outcomes.values())
-        return {
-            **self.named,
-            "door": self.peer.door,
-            "peer": self.peer.address,
-            **origin.told(self.client),
-            **story.of_envelope(self.envelope),
-            "recipients": {
-                printable(r): answer.told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()
-            },
-            "bytes": self.octets,
-            "verdict": decision.action.name.lower(),
-            "reasons": list(decision.reasons),
-            **({"verdict_id": self.asked.gate_id} if self.asked else {}),
-            **told(self.facts),
-            **({"cause": self.trouble} if self.trouble else {}),
-            **({"dialogue": talk} if talk else {}),
-            "seconds": {**self.took, "total": round(now - self.began, 4)},
-        }
+        # What makes them must not keep the message, nor a scorer's report.
+        named, peer, client, envelope, octets = self.named, self.peer, self.client, self.envelope, self.octets
+        verdict_id, found, trouble = self.asked.gate_id if self.asked else "", told(self.facts), self.trouble
+        seconds = {**self.took, "total": round(now - self.began, 4)}
+
+        def make() -> dict[str, object]:
+            talk = dialogue(outcomes.values())
+            return {
+                **named,
+                "door": peer.door,
+                "peer": peer.address,
+                **origin.told(client),
+                **story.of_envelope(envelope),
+                "recipients": {
+                    printable(r): answer.told(word, reply, outcomes.get(r)) for r, (word, reply) in said.items()
+                },
+                "bytes": octets,
+                "verdict": decision.action.word,
+                "reasons": list(decision.reasons),
+                **({"verdict_id": verdict_id} if verdict_id else {}),
+                **found,
+                **({"cause": trouble} if trouble else {}),
+                **({"dialogue": talk} if talk else {}),
+                "seconds": seconds,
+            }
+
+        return story.Told(make, named, len(said))
 
     def failed(self, trace: str) -> dict[str, object]:
         """The same after a bug of ours, of which nobody knows where it is."""

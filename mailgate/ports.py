@@ -85,7 +85,8 @@ class Claimed:
 
     `attempts` are those made before this one, by recipient number, and `since` is when their lifetimes began (seconds
     since the epoch). `alone`: one transaction for each recipient.
-    `held`: they are held until they can be scored, and stay so unless the settlement says otherwise.
+    `held`: they are held until they can be scored, and stay so unless the settlement says otherwise. `uncertain` are
+    the numbers of those whom the next hop may have had it for already.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Claimed:
     alone: bool
     facts: Facts
     held: bool = False
+    uncertain: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Relay:
     def turn_away(self, peer: Peer, envelope: Envelope, reply: Reply, reason: str) -> tuple[Reply, ...]:
         """The replies for a message that the door had to refuse unread (too large, no room), told like any other."""
         action = Action.REJECT if reply.permanent else Action.DEFER
-        self._telemetry.count("messages", door=peer.door, verdict=action.name.lower())
+        self._telemetry.count("messages", door=peer.door, verdict=action.word)
         self._telemetry.count("reasons", reason=reason)
         now = asyncio.get_running_loop().time()
         case = Case(self._new_id(), peer, envelope, Message(b"", ()), time.time(), now, now)
@@ -122,7 +122,7 @@ class Relay:
             await self._check(case)
             decision = decide(case.facts, policy)
         decision = after_acceptance(completed(decision, case.asked), policy)
-        self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.name.lower())
+        self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.word)
         for reason in decision.reasons:
             self._telemetry.count("reasons", reason=reason)
         if decision.action in {Action.REJECT, Action.DEFER}:

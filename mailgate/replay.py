@@ -288,7 +288,8 @@ class Replay:
     ) -> None:
         words = {_word(settlement) for settlement in settlements}
         worst = next(word for word in _WORST_FIRST if word in words)
-        pairs = zip(claimed.envelope.recipients, settlements, strict=True)
+        pairs = list(zip(claimed.envelope.recipients, settlements, strict=True))
+        again = [printable(r) for r, s in pairs if s.tried and s.number in claimed.uncertain]
         self._telemetry.event(
             f"replay.{worst}",
             {
@@ -299,6 +300,7 @@ class Replay:
                 "recipients": {printable(r): f"{_word(s)}: {s.reply}" for r, s in pairs},
                 "age_seconds": round(time.time() - claimed.received, 1),
             }
+            | ({"uncertain_before": again} if again else {})
             | scan.told(found)
             | {key: value for key, value in attempt.items() if value},
             level="info" if worst == "delivered" else "warning",

@@ -175,7 +175,7 @@ class VerdictDoor:
     def _found(self, case: _Case, decision: Decision) -> Finding:
         limits = spam.thresholds(self.config.spam.policy, case.envelope.recipients)
         found = Finding(case.id, decision, case.facts.scan, limits)
-        word = decision.action.name.lower()
+        word = decision.action.word
         refused = decision.action in {Action.REJECT, Action.DEFER}
         self._telemetry.count("messages", door="verdict", verdict=word)
         if refused:  # all others come to the relay door, and are counted there

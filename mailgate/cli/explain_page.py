@@ -155,7 +155,7 @@ def _scan_why(found: Explained) -> str:
 
 def _told(decision: Decision) -> dict[str, Any]:
     return {
-        "action": decision.action.name.lower(),
+        "action": decision.action.word,
         "reasons": list(decision.reasons),
         "reply": str(decision.reply or ""),
     }
@@ -164,7 +164,7 @@ def _told(decision: Decision) -> dict[str, Any]:
 def _said(decision: Decision) -> str:
     reasons = f" ({', '.join(decision.reasons)})" if decision.reasons else ""
     refuses = decision.action.name in {"REJECT", "DEFER"} and decision.reply
-    return f"{decision.action.name.lower()}{reasons}{f': {decision.reply}' if refuses else ''}"
+    return f"{decision.action.word}{reasons}{f': {decision.reply}' if refuses else ''}"
 
 
 def _message_id(found: Explained) -> str:

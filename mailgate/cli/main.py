@@ -119,10 +119,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the locale can't write is still no reason to end
+    status: str | int | None = 0
     try:
         _command()()
+    except SystemExit as end:  # click's
+        status = end.code
     except SpoolError as error:
         say(f"mailgate: {error}")
-        sys.exit(FAILED)
+        status = FAILED
     finally:
-        finish()
+        heard = finish()
+    sys.exit(status if heard else status or FAILED)

@@ -82,22 +82,30 @@ def octets(pieces: Iterable[bytes]) -> None:
             sys.stdout.buffer.write(piece)
 
 
-def finish() -> None:
-    """Send what is still buffered."""
+def finish() -> bool:
+    """Send what is still buffered. False if some of what was to be said could not be written (a full disk)."""
     with contextlib.suppress(typer.Exit), _heard(vital=True):
         sys.stdout.flush()
+    return not _unwritten
+
+
+_unwritten: list[OSError] = []  # why words were lost that somebody waits for
 
 
 @contextlib.contextmanager
 def _heard(*, vital: bool) -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:
+    except OSError as error:
+        gone = isinstance(error, BrokenPipeError)
+        if not gone:
+            _unwritten.append(error)
+            say(f"mailgate: standard output: {error.strerror or error}")
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
         if not vital:
-            raise typer.Exit(DONE) from None
+            raise typer.Exit(DONE if gone else FAILED) from None
 
 
 def objects(rows: Iterable[Mapping[str, object]], *, vital: bool = False) -> int:

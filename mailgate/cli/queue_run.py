@@ -18,8 +18,10 @@ from datetime import UTC, datetime
 from mailgate.cli.output import say
 from mailgate.cli.queue_outcome import Job, Outcomes
 from mailgate.config import Config
+from mailgate.core import story
 from mailgate.core.envelope import Envelope
 from mailgate.core.message import Message
+from mailgate.core.story import Told
 from mailgate.edge.log import as_text
 from mailgate.edge.mailman import Mailman
 from mailgate.edge.spool import Store
@@ -166,7 +168,7 @@ class _Aloud:
     """Telemetry of a command: nothing is counted, trouble is said; `keep` gets each event of a message."""
 
     def __init__(self) -> None:
-        self.keep: Callable[[str, Mapping[str, object], str], None] = lambda *_: None
+        self.keep: Callable[[str, Told, str], None] = lambda *_: None
 
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         pass
@@ -178,7 +180,7 @@ class _Aloud:
         pass
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
-        if "id" in fields:
-            self.keep(name, fields, level)
+        if told := story.of_message(fields):
+            self.keep(name, told, level)
         if level in {"warning", "error"} and name not in _TOLD and "recipients" not in fields:
             say(as_text(datetime.now(UTC), name, level, fields))

@@ -94,8 +94,10 @@ def _people(one: Listed, now: float) -> Iterator[tuple[str, ...]]:
 
 
 def _doubt(person: Person) -> str:
-    """A mark that survives hold and failure: the next hop may have it already."""
-    return " [may have been delivered]" if person.uncertain and person.state not in {"delivered", "dropped"} else ""
+    """A mark that survives hold, failure and delivery: the next hop may have it already, or have got it twice."""
+    if not person.uncertain or person.state == "dropped":
+        return ""
+    return " [may have been delivered twice]" if person.state == "delivered" else " [may have been delivered]"
 
 
 def show_octets(database: Database, text: str, *, header: bool, body: bool) -> None:

@@ -58,6 +58,8 @@ def no_space(gate_id: str) -> Reply:
 
 def to_park(door: Door, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
     """The recipients that must be on disk before the replies are true, and the state they begin in."""
+    if all(o.result is Result.DELIVERED for o in outcomes.values()):
+        return {}
     park = {r: "pending" for r, o in outcomes.items() if o.result not in {Result.DELIVERED, Result.REFUSED}}
     refusals = {r for r, o in outcomes.items() if o.result is Result.REFUSED}
     if door == "smtp" and refusals and len(refusals) < len(outcomes):
@@ -103,7 +105,8 @@ def _whole(gate_id: str, said: Mapping[str, tuple[str, Reply]], unparked: Reply 
 
 def worst(words: Iterable[str]) -> str:
     """The word of the worst that befell a recipient."""
-    return min(words, key=_WORST_FIRST.index)
+    found = set(words)
+    return next(word for word in _WORST_FIRST if word in found)
 
 
 def told(word: str, reply: Reply, outcome: Outcome | None) -> str:

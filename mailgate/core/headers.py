@@ -106,8 +106,12 @@ def exim_id(head: bytes) -> str:
 
     The last one counts: Exim writes HELO and reverse-path, which a stranger chose, in front of its own id.
     """
-    found = _ID_IN_RECEIVED.findall(first(head, b"received"))
-    return found[-1].decode("ascii") if found else ""
+    value = first(head, b"received")
+    at = len(value)
+    while (at := value.rfind(b"id ", 0, at)) >= 0:
+        if found := _ID_IN_RECEIVED.match(value, at):
+            return found[1].decode("ascii")
+    return ""
 
 
 @lru_cache(maxsize=4)  # several ask for it, one after the other

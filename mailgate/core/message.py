@@ -73,7 +73,7 @@ def _message(pieces: Iterator[bytes]) -> Message:
 
 
 def _body(first: bytes, rest: Iterator[bytes]) -> tuple[bytes, ...]:
-    return tuple(piece for piece in (first, *rest) if piece)
+    return tuple(filter(None, (first, *rest)))
 
 
 def in_pieces(chunks: Iterable[bytes], size: int = PIECE) -> Iterator[bytes]:

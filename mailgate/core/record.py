@@ -61,7 +61,7 @@ class Record:
                 "at": self.at,
                 "client": asdict(self.client),
                 word: asdict(self.scan) if self.scan else {},
-                "action": self.action.name.lower(),
+                "action": self.action.word,
                 "reasons": self.reasons,
                 "auth": auth_record.written(self.auth) if self.auth else None,
             }

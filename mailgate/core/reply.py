@@ -42,7 +42,9 @@ class Reply:
         return self.code >= 500
 
     def __str__(self) -> str:
-        return " ".join([part for part in (str(self.code), self.enhanced, self.text) if part])
+        if self.enhanced and self.text:
+            return f"{self.code} {self.enhanced} {self.text}"
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
 
 
 @lru_cache(maxsize=256)

@@ -212,7 +212,7 @@ def _ours(found: Finding) -> list[str]:
     """Our own lines of the report. An ACL cuts out what it wants by the name in front."""
     said = reply(found)
     lines = [f"Message: {said}"] if said else []
-    lines += [f"Id: {found.gate_id}", f"Verdict: {found.decision.action.name.lower()}"]
+    lines += [f"Id: {found.gate_id}", f"Verdict: {found.decision.action.word}"]
     if found.decision.reasons:
         lines.append(f"Reasons: {', '.join(found.decision.reasons)}")
     scan = told(found.scan)

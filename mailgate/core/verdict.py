@@ -18,6 +18,14 @@ class Action(IntEnum):
     REJECT = 3
     DISCARD = 4
 
+    @property
+    def word(self) -> str:
+        """Its name in logs and metrics."""
+        return _WORDS[self]
+
+
+_WORDS = tuple(action.name.lower() for action in Action)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -20,12 +20,13 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
 import mailgate
+from mailgate.core import story
 from mailgate.core.auth import RESULTS, Answer
 from mailgate.core.envelope import SOURCES
 from mailgate.core.limits import LIMITS
 from mailgate.core.record import Miss
 from mailgate.core.scan import UnscoredReason
-from mailgate.core.story import Once
+from mailgate.core.story import Told
 from mailgate.core.verdict import Action
 from mailgate.edge.log import EventLog
 
@@ -65,7 +66,7 @@ _GAUGES = {
 
 # Labels that exist from the first scrape on, so that a rate over them has a beginning.
 _DOORS = ("lmtp", "smtp", "verdict")
-_VERDICTS = (*(action.name.lower() for action in Action), "failed")
+_VERDICTS = (*(action.word for action in Action), "failed")
 _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("recipients", "outcome", ("delivered", "spooled", "held", "deferred", "rejected", "discarded")),
     ("unscored", "reason", get_args(UnscoredReason)),
@@ -165,7 +166,7 @@ class Telemetry:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self.keep: Callable[[str, Mapping[str, object], str], None] = _nowhere
+        self.keep: Callable[[str, Told, str], None] = _nowhere
         self._registry = CollectorRegistry()
         self._tally = _Tally()
         self._registry.register(self._tally)
@@ -210,9 +211,9 @@ class Telemetry:
         if level == "error":
             _, times, _ = self._errors.pop(name, (0.0, 0, ""))  # the latest last
             self._errors[name] = time.time(), times + 1, _cause(fields)
-        if "id" in fields:
-            fields = Once(fields)
-            self.keep(name, fields, level)
+        if told := story.of_message(fields):
+            self.keep(name, told, level)
+            fields = told
         self._log.event(name, fields, level)
 
     def at_scrape(self, ask: Callable[[], Iterable[Sample]]) -> None:
@@ -243,5 +244,5 @@ def _cause(fields: Mapping[str, object]) -> str:
     return lines[-1][:300] if lines else ""
 
 
-def _nowhere(_name: str, _fields: Mapping[str, object], _level: str) -> None:
+def _nowhere(_name: str, _fields: Told, _level: str) -> None:
     """Keep nothing."""

@@ -11,6 +11,7 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -168,3 +169,14 @@ def test_a_reader_that_goes_away_does_not_stop_a_change(site: Site) -> None:
     assert process.wait(60) == 0
     process.stderr.close()
     assert set(site.states().values()) == {"held"}
+
+
+def test_a_full_disk_behind_stdout_is_said_and_is_a_failure(site: Site) -> None:
+    site.fill(Mail(), Mail())
+    with Path("/dev/full").open("wb") as full:
+        process = site.start("queue", "hold", "--all", "--json", stdout=full, stderr=subprocess.PIPE)
+        said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 1
+    assert said.splitlines()[-1] == "mailgate: standard output: No space left on device"
+    assert "Traceback" not in said
+    assert set(site.states().values()) == {"held"}, "what it does is done all the same"

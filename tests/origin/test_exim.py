@@ -69,6 +69,16 @@ def test_whatever_a_client_calls_itself(site: Site, source: str, helo: str) -> N
     assert (found.ip, found.helo, found.user, found.tls) == (source, helo, "", "")
 
 
+def test_what_has_waited_in_exims_queue(site: Site) -> None:
+    """After an outage Exim hands over one message after the other; each says whom it is from."""
+    site.wire.refuse()
+    sent = [site.post("127.9.8.7", user="bob@example.org") for _ in range(4)]
+    wait_until(lambda: len(site.exim.queue()) == len(sent), "all wait in Exim's queue")
+    site.wire.accept()
+    site.exim.run_queue()
+    assert [both(site, one).user for one in sent] == ["bob@example.org"] * len(sent)
+
+
 def test_tls_and_a_password(site: Site) -> None:
     found = both(site, site.post("127.9.8.7", tls=True))
     assert found.tls.startswith("TLS1.")

@@ -128,6 +128,14 @@ async def test_a_fault_while_sending_leaves_nobody_unmarked(bench: Bench) -> Non
     assert (fields["id"], "MemoryError" in str(fields["trace"])) == ("one", True)
 
 
+async def test_a_delivery_that_may_be_the_second_one_says_so(bench: Bench) -> None:
+    """As `queue show` does: somebody who got a post twice wants to know why."""
+    await put(bench.store, "one", A, Parked(B, "pending", "", uncertain=True), now=time.time())
+    await bench.replay.run_once()
+    [fields] = bench.telemetry.named("replay.delivered")
+    assert fields["uncertain_before"] == [B]
+
+
 async def test_a_fault_while_telling_of_it_changes_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     said = bench.telemetry.event
 

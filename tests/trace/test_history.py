@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import event
 
 from mailgate.config import HistoryConfig
+from mailgate.core import story
 from mailgate.edge.spool import Database, Store, tracing
 from mailgate.edge.spool import history as module
 from mailgate.edge.spool.chronicle import Event, pack, unpack
@@ -36,7 +37,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def happened(store: Store, number: int, recipients: int = 1) -> None:
     """A message was delivered."""
     people = {f"{n}-{LIST}": "delivered: 250 Ok" for n in range(recipients)}
-    store.history.note("message.delivered", {"id": f"m{number}", "recipients": people}, "info")
+    told = story.of_message({"id": f"m{number}", "recipients": people})
+    assert told
+    store.history.note("message.delivered", told, "info")
 
 
 async def happened_long_ago(store: Store, parts: int) -> None:

@@ -34,6 +34,8 @@ def envelope_of(octets: bytes, envelope: Taken, wire: Wire, most: int) -> int:
         envelope.mail_options = ["BODY=8BITMIME"] if mail[3] else []
         wire.put(MAIL_TAKEN)
         done = mail.end()
+        if done == len(octets):
+            return done
     while len(envelope.rcpt_tos) < MAX_RECIPIENTS and (rcpt := _RCPT.match(octets, done)):
         if rcpt.end() - done > MAX_COMMAND:
             break

@@ -26,13 +26,14 @@ from mailgate.edge.listener.glance import envelope_of, taken
 from mailgate.edge.listener.hooks import Hooks, commands_of
 from mailgate.edge.listener.intake import Intake
 from mailgate.edge.listener.wire import LineTooLong, Wire
-from mailgate.edge.listener.words import command, path, worded
+from mailgate.edge.listener.words import command, path, reply_line, worded
 
 if TYPE_CHECKING:
     from mailgate.edge.listener.listener import Listener
 
 MAX_UNKNOWN = 20  # commands that nobody knows, before we hang up
 _DATA = b"DATA\r\n"
+_PLAIN_DATA = ("DATA", None)
 _TROUBLE = "trouble of our own, try again"
 _TROUBLE_ENDS = f"421 4.3.0 {_TROUBLE}"
 
@@ -155,7 +156,8 @@ class Session(Ending):
                 self.say_farewell("421 4.7.0 too many unknown commands", True)
                 return
             try:
-                verb, arg = command(await self.wire.line())
+                line = await self.wire.line()
+                verb, arg = _PLAIN_DATA if line == _DATA else command(line)
             except LineTooLong:
                 verb, arg = "", None
             method = self._smtp_methods.get(verb)
@@ -226,12 +228,14 @@ class Session(Ending):
             return _DATA + self._intake.rest if self._intake.feed(octets) else b""
         if envelope is None or session is None or not session.host_name:
             return octets
-        done = envelope_of(octets, envelope, self.wire, listener.config.relay.slack_size if listener.has_room else -1)
         self._heard = self.loop.time()
-        if envelope.rcpt_tos and octets[done:] == _DATA:
+        if octets != _DATA:
+            most = listener.config.relay.slack_size if listener.has_room else -1
+            octets = octets[envelope_of(octets, envelope, self.wire, most) :]
+        if octets == _DATA and envelope.rcpt_tos:
             self._begin_data()
             return b""
-        return octets[done:]
+        return octets
 
     def _begin_data(self) -> None:
         self._phase = "data"
@@ -301,7 +305,7 @@ class Session(Ending):
         """RFC 2033 §4.2: LMTP has a reply for each recipient; SMTP has one for all."""
         assert len(replies) == len(envelope.recipients)
         said = replies if self.door == "lmtp" else replies[:1]
-        await self.wire.say(b"".join(worded(str(reply)) for reply in said))
+        await self.wire.say(b"".join(map(reply_line, said)))
 
 
 class LMTPSession(Session, LMTP):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from mailgate.core.reply import Reply
+
 MAX_COMMAND = 4096  # octets; RFC 5321 §4.5.3.1.4 asks for 512, SMTPUTF8 and VERP for more
 _ATEXT = r"[^\x00-\x20\x7f<>()\[\]\\,;:\"@]"
 _LOCAL = rf'(?:{_ATEXT}+|"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*")'
@@ -27,6 +29,14 @@ def worded(status: str) -> bytes:
         text = status.encode("ascii", "backslashreplace").decode("ascii")
         status = "".join(c if c.isprintable() else "?" for c in text)
     return status.encode("ascii") + b"\r\n"
+
+
+def reply_line(reply: Reply) -> bytes:
+    """A reply of ours as it goes out; nearly all of them are as they have to be."""
+    status = str(reply)
+    if reply.enhanced and status.isascii() and status.isprintable():
+        return status.encode("ascii") + b"\r\n"
+    return worded(status)
 
 
 def command(line: bytes) -> tuple[str, str | None]:

@@ -144,10 +144,11 @@ class Mailman:
     # connections
 
     async def _take(self, deadline: float) -> Connection:
-        now = asyncio.get_running_loop().time()
+        now, there = asyncio.get_running_loop().time(), self.config.lmtp
         while self._free:
             connection = self._free.pop()
-            current = connection.endpoint == self.config.lmtp and now - connection.idle_since < _IDLE
+            same = connection.endpoint is there or connection.endpoint == there
+            current = same and now - connection.idle_since < _IDLE
             if connection.usable and current:
                 connection.reused = True
                 return connection

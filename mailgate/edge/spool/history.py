@@ -14,9 +14,10 @@ import asyncio
 import time
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from mailgate.config import HistoryConfig
+from mailgate.core.story import Told
 from mailgate.edge.spool.chronicle import Event
 from mailgate.edge.spool.ledger import Tell, within
 from mailgate.ports import SpoolError
@@ -43,21 +44,20 @@ class History:
         self._write = write
         self._tell = tell
         self._lose = lose
-        self._waiting: deque[Event] = deque()
+        self._waiting: deque[tuple[Event, int]] = deque()  # and how much memory it takes
         self._weight = 0
         self._lost = 0
         self._trouble = ""
         self._ending = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def note(self, name: str, fields: Mapping[str, object], level: str) -> None:
-        """Keep an event of a message. `fields` must not be changed afterwards."""
+    def note(self, name: str, fields: Told, level: str) -> None:
+        """Keep an event of a message."""
         if self._weight >= MOST_WAITING:
             self._lost += 1
         elif self.config.keep:
-            event = Event(time.time(), name, level, fields)
-            self._weight += _weight(event)
-            self._waiting.append(event)
+            self._weight += fields.weight
+            self._waiting.append((Event(time.time(), name, level, fields), fields.weight))
 
     def start(self) -> None:
         """Write from now on what comes. Does nothing if that is done already."""
@@ -89,7 +89,7 @@ class History:
 
     async def _next(self) -> bool:
         """Write the oldest of what waits. False if that failed."""
-        some = [self._waiting[n] for n in range(min(len(self._waiting), MOST_AT_ONCE))]
+        some = [self._waiting[n][0] for n in range(min(len(self._waiting), MOST_AT_ONCE))]
         try:
             await self._write(some)
         except SpoolError as error:
@@ -100,9 +100,8 @@ class History:
         except Exception:  # noqa: BLE001  the next ones are to be written all the same
             self._tell("history.failed", trace=traceback.format_exc())
             self._lost += len(some)
-        for event in some:
-            self._waiting.popleft()
-            self._weight -= _weight(event)
+        for _ in some:
+            self._weight -= self._waiting.popleft()[1]
         if self._trouble:
             self._tell("history.written", level="info", events=len(some), cause=self._trouble)
         self._trouble = ""
@@ -113,9 +112,3 @@ class History:
             self._lose(self._lost)
             self._tell("history.lost", level="warning", events=self._lost, cause=cause)
             self._lost = 0
-
-
-def _weight(event: Event) -> int:
-    """How much memory it takes, in events of usual size."""
-    people = event.fields.get("recipients")
-    return 1 + (len(people) if isinstance(people, dict | list) else 0)

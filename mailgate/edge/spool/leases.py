@@ -176,6 +176,7 @@ def _claimed(head: Any, rows: list[Any], *, held: bool) -> Claimed:
         alone=any(row.alone for row in rows),
         facts=Facts(head.exim_id, head.message_id, head.client, head.scan),
         held=held,
+        uncertain=tuple(row.number for row in rows if row.uncertain),
     )
 
 
