@@ -82,7 +82,7 @@ def pass_through(place: Place) -> None:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    with open_counter({"spool": {"retry_first": "0.3s", "retry_max": "5s"}}) as counter:
+    with open_counter({"spool": {"retry_first": "2s", "retry_max": "5s"}}) as counter:
         made = Place(counter, str(counter.gate.config))
         pass_through(made)
         yield made
