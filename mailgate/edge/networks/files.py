@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _MISSING = "missing"
 _YAML = {".yaml", ".yml"}
 _TREES = {*_YAML, ".json"}  # where an empty list has a word or two
 _OF_DIRECTORIES = {*_TREES, ".txt", ".list", ".nft"}  # not editors' copies, nor packages' leftovers
+# What is no comment, of any format: a write that was cut off may have left just the file's head.
+_WORD = re.compile(r"^[\ufeff \t\r]*[^\ufeff \t\r\n#;/]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def read(name: str) -> Iterator[NetworkSet | Entry | Bad]:
         raise Broken(f"is no text: octet {error.start + 1} is not UTF-8") from None
     if len(octets) > MAX_OCTETS:
         raise Broken(f"is larger than {said_octets(MAX_OCTETS)}")
-    if file.suffix in _TREES and not text.strip("\ufeff \t\r\n"):
+    if file.suffix in _TREES and not _WORD.search(text):
         raise Broken("is empty: whoever writes it has not got to the end, or not begun")
     return network_lists.read(name, text, yaml.read(text) if file.suffix in _YAML else None)
 
