@@ -18,7 +18,7 @@ from mailgate.config import Config
 from mailgate.core import spam
 from mailgate.core.located import Broken
 from mailgate.core.network_lists import Bad, Entry
-from mailgate.core.networks import NetworkSet, Span, networks, span, within
+from mailgate.core.networks import NetworkSet, Span, networks, nobodys, span, within
 
 app = typer.Typer(no_args_is_help=True, help="The lists of abusive networks. The daemon may be running.")
 
@@ -205,8 +205,7 @@ def _outcome(config: Config, ip: str, entries: list[Entry]) -> str:
     said = f"mail: {strongest[0]}" if strongest else "mail is taken"
     if strongest and strongest[0] in {"reject", "defer"}:
         said += f" where Exim asks first, else policy.reject_after_acceptance: {config.policy.reject_after_acceptance}"
-    others = sorted({context for one in of for context in one.contexts or () if context not in policy.contexts})
-    if others:
+    if others := policy.others(of):
         said += f"; also listed for {', '.join(others)}"
     drifted = policy.drifted(of)
     return said + (f"; {', '.join(drifted)} should have stopped it (drift)" if drifted else "")
@@ -253,16 +252,19 @@ def problems(config: Config) -> Iterator[str]:
     """For check-config: each file that can't be used; single entries that are skipped are only said."""
     from mailgate.edge.networks import files, sources_of
 
-    names = set()
+    sets: list[NetworkSet] = []
     for name in sources_of(config).versions():
         try:
             for one in files.read(name):
                 if isinstance(one, Bad):
                     say(f"mailgate: {name}: line {one.line}: {one.problem} (skipped)")
                 elif not isinstance(one, Entry):
-                    names.add(one.name)
+                    sets.append(one)
         except Broken as error:
             yield f"networks.files: {name}: {error}"
+    names = {one.name for one in sets}
     for name in dict(config.networks.policy.actions):
         if name not in names:
             say(f"mailgate: networks.actions: {name}: no file has a set of this name")
+    for context in nobodys(config.networks.contexts, sets):
+        say(f"mailgate: networks.contexts: {context}: no set is for this context")

@@ -44,8 +44,7 @@ def made(sources: Sources, before: Table | None, now: float) -> bytes:
         except Broken as error:
             listed.back_to(mark)
             found = _keep(name, listed, before)
-            then = {one.name: one.read for one in before.files} if before else {}
-            reports.append(ListFile(name, version, str(error), then.get(name, 0.0)))
+            reports.append(ListFile(name, version, str(error), _read_before(name, before)))
         sets += found
     return listed.built(sets, reports, now)
 
@@ -78,6 +77,12 @@ def kept(name: str, before: Table | None) -> Iterator[Entry]:
     if before and (sets := _of_file(name, before)):
         for stretch, cover in before.stretches():
             yield from (Entry(of, stretch, 0, expires, "") for of, expires in cover if of in sets)
+
+
+def _read_before(name: str, before: Table | None) -> float:
+    """When it was read last, or the files of this directory; 0.0 if never."""
+    found = (one.read for one in before.files if name in {one.name, str(Path(one.name).parent)}) if before else ()
+    return max(found, default=0.0)
 
 
 def _of_file(name: str, before: Table | None) -> list[NetworkSet]:
