@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from mailgate.core import spam
 from mailgate.core.located import Broken
 from mailgate.core.network_lists import Bad, Entry
 from mailgate.core.networks import NetworkSet, Span, networks, nobodys, span, within
+from mailgate.core.origin import address
 
 app = typer.Typer(no_args_is_help=True, help="The lists of abusive networks. The daemon may be running.")
 
@@ -86,6 +86,7 @@ def _row(one: dict[str, Any], file: dict[str, Any], *, running: bool) -> tuple[s
 
 
 def _say_troubles(said: dict[str, Any]) -> None:
+    _say_failure(said)
     for one in said["files"]:
         if one["broken"]:
             since = f"what was read {ago(one['read'], time.time())} is in force" if one["read"] else "nothing of it is"
@@ -94,6 +95,13 @@ def _say_troubles(said: dict[str, Any]) -> None:
             say(f"mailgate: {one['file']}: {problem} (skipped)")
         if one["skipped"] > len(one["problems"]):
             say(f"mailgate: {one['file']}: {one['skipped'] - len(one['problems'])} more are skipped")
+
+
+def _say_failure(said: dict[str, Any]) -> None:
+    """That the daemon goes by an older table than the files are, if it says so."""
+    if said.get("failed"):
+        made = f"what it made {ago(said['made'], time.time())} is in force" if said["made"] else "nothing is in force"
+        say(f"mailgate: the daemon could not take the files as they are ({made}): {said['failed']}")
 
 
 def _would_be(config: Config) -> dict[str, Any]:
@@ -112,8 +120,9 @@ def check(
     """What would happen to mail from these addresses, and why: every set, file and line that lists them.
 
     The files are read as they are now, also the sets of other contexts; of one that can't be used counts what it
-    listed before. Where a context stands for a layer that sees connections before mail does
-    (networks.drift_contexts), mail from there means that this layer does not do what the list says.
+    listed before. That the daemon could not take them as they are is said. Where a context stands for a layer that
+    sees connections before mail does (networks.drift_contexts), mail from there means that this layer does not do
+    what the list says.
 
     For example:
       mailgate networks check 192.0.2.7
@@ -123,6 +132,7 @@ def check(
     """
     read, _ = read_config(config)
     wanted = dict.fromkeys(map(_address, addresses))
+    _say_failure(asked(read, "/networks"))
     found: dict[str, list[Entry]] = {ip: [] for ip in wanted}
     for ip, entry in _listing(read, {ip: span(ip) for ip in wanted}):
         found[ip].append(entry)
@@ -138,12 +148,9 @@ def check(
 
 
 def _address(text: str) -> str:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not an IP address") from None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+    if not (found := address(text)):
+        raise typer.BadParameter(f"{text!r} is not an IP address")
+    return found
 
 
 def _listing(config: Config, wanted: dict[str, Span]) -> Iterator[tuple[str, Entry]]:

@@ -118,6 +118,15 @@ def test_a_table_that_can_not_be_read(lists: Site) -> None:
 
 def test_check_wants_addresses(lists: Site) -> None:
     assert lists.run("networks", "check", "192.0.2.0/24").status == 2
+    assert lists.run("networks", "check", "%eth0").status == 2
+
+
+def test_check_takes_an_address_with_its_interface(lists: Site) -> None:
+    """As the doors and `explain` do."""
+    lists.run("networks", "add", "fe80::1", "--reason", "x")
+    ran = lists.run("networks", "check", "fe80::1%eth0")
+    assert (ran.status, ran.out.splitlines()[-1].startswith("fe80::1: mail: reject")) == (0, True)
+    assert lists.run("networks", "check", "fe80::2%eth0").status == 3
 
 
 def test_add_and_remove(lists: Site) -> None:
