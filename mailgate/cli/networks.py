@@ -161,12 +161,17 @@ def _listing(config: Config, wanted: dict[str, Span]) -> Iterator[tuple[str, Ent
         entries = (one for one in said if isinstance(one, Entry))
         return [(ip, entry) for entry in entries for ip, one in wanted.items() if within(one, entry.span)]
 
+    room = files.Room()
     for name in sources_of(config).versions():
         try:
-            yield from found(files.read(name))
+            yield from found(room.read(name))
         except Broken as error:
-            say(f"mailgate: {name}: {error} (what it listed before is in force)")
-            yield from found(making.kept(name, last_table(config)))
+            before = last_table(config)
+            kept = list(making.kept(name, before))
+            room.sets, room.entries = room.sets + len({one.of for one in kept}), room.entries + len(kept)
+            known = "what it listed before is in force" if making.read_before(name, before) else "nothing of it is"
+            say(f"mailgate: {name}: {error} ({known})")
+            yield from found(kept)
 
 
 def _as_object(config: Config, ip: str, entry: Entry) -> dict[str, Any]:
@@ -260,9 +265,10 @@ def problems(config: Config) -> Iterator[str]:
     from mailgate.edge.networks import files, sources_of
 
     sets: list[NetworkSet] = []
+    room = files.Room()
     for name in sources_of(config).versions():
         try:
-            for one in files.read(name):
+            for one in room.read(name):
                 if isinstance(one, Bad):
                     say(f"mailgate: {name}: line {one.line}: {one.problem} (skipped)")
                 elif not isinstance(one, Entry):

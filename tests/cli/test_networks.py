@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mailgate.edge.networks import files
 from tests.cli.site import Site
 from tests.stack.waiting import wait_until
 
@@ -100,6 +101,27 @@ def test_check_of_a_broken_list_says_what_is_in_force(lists: Site) -> None:
     assert "(what it listed before is in force)" in ran.err
     (row,) = lists.run("networks", "check", "192.0.2.10", "--json").rows
     assert (row["set"], row["line"], row["file"]) == ("blocked", None, f"{lists.directory}/site.yaml")
+
+
+def test_more_than_there_is_room_for(lists: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verbs say what the daemon does: it takes nothing of the file that is too much, and all of the others."""
+    more, said = lists.directory / "own.txt", "own.txt: is too much: more than"
+    more.write_text("10.0.0.1\n")
+    for bound, most in (("MAX_SETS", 2), ("MAX_ENTRIES", 3)):
+        monkeypatch.setattr(files, bound, most)
+        ran = lists.run("networks", "check", "192.0.2.10", "10.0.0.1")
+        assert (ran.status, "192.0.2.10: mail: reject" in ran.out, "10.0.0.1: mail is taken" in ran.out) == (
+            3,
+            True,
+            True,
+        )
+        assert f"{said} {most} " in ran.err
+        assert "all files (nothing of it is)" in ran.err
+        assert [row["set"] for row in lists.run("networks", "list", "--json").rows] == ["blocked", "bots"]
+        ran = lists.run("check-config")
+        assert (ran.status, f"{said} {most} " in ran.err) == (1, True)
+        monkeypatch.undo()
+    assert lists.run("networks", "check", "10.0.0.1").status == 0
 
 
 def test_a_damaged_table_is_no_table(lists: Site) -> None:

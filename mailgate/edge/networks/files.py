@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mailgate.core import network_lists
 from mailgate.core.located import Broken
-from mailgate.core.network_lists import MAX_OCTETS, Bad, Entry
+from mailgate.core.network_lists import MAX_ENTRIES, MAX_OCTETS, MAX_SETS, Bad, Entry
 from mailgate.core.networks import NetworkSet
 from mailgate.core.units import said_octets
 from mailgate.edge.networks import yaml
@@ -65,8 +65,39 @@ def _version(file: Path) -> str:
     return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
 
 
+class Room:
+    """The bounds of all files together, for who reads one after the other: the daemon, and verbs that say what it does.
+
+    Of a file that is Broken nothing counts but what is kept of it; `sets` and `entries` say what is taken.
+    """
+
+    def __init__(self) -> None:
+        self.sets = self.entries = 0
+
+    def read(self, name: str) -> Iterator[NetworkSet | Entry | Bad]:
+        """What stands in a file. Raises Broken, also where there is no room for it."""
+        before = self.sets, self.entries
+        try:
+            for one in read(name):
+                self._take(one)
+                yield one
+        except Broken:
+            self.sets, self.entries = before
+            raise
+
+    def _take(self, one: NetworkSet | Entry | Bad) -> None:
+        if isinstance(one, Entry):
+            self.entries += 1
+            if self.entries > MAX_ENTRIES:
+                raise Broken(f"is too much: more than {MAX_ENTRIES} networks in all files")
+        elif isinstance(one, NetworkSet):
+            self.sets += 1
+            if self.sets > MAX_SETS:
+                raise Broken(f"is too much: more than {MAX_SETS} sets in all files")
+
+
 def read(name: str) -> Iterator[NetworkSet | Entry | Bad]:
-    """What stands in a file, as `core.network_lists.read` has it. Raises Broken, at once or later."""
+    """What stands in a file by itself, as `core.network_lists.read` has it. Raises Broken, at once or later."""
     file = Path(name)
     try:
         with open(file, "rb", opener=_opened) as opened:
