@@ -59,6 +59,8 @@ def export(
         raise fail("--watch: wants --output FILE", USAGE)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name):
         raise fail("--name: a letter, then letters, digits and _", USAGE)
+    if network_exports.is_taken(form, name):
+        raise fail(f"--name: {name}: a word of {form}'s own", USAGE)
     read, _ = read_config(config)
     export = _Export(read, form, name, frozenset(contexts or ()))
     export.begin()

@@ -333,7 +333,15 @@ def test_contexts_have_no_case(lists: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--format", "other"), ("--format", "exim", "--watch"), ("--format", "ferm", "--name", "a b"), ()]
+    "arguments",
+    [
+        ("--format", "other"),
+        ("--format", "exim", "--watch"),
+        ("--format", "ferm", "--name", "a b"),
+        (),
+        ("--format", "nftables", "--name", "ip"),
+        ("--format", "varnish", "--name", "req"),
+    ],
 )
 def test_what_export_does_not_do(lists: Site, arguments: tuple[str, ...]) -> None:
     assert lists.run("networks", "export", *arguments).status == 2
