@@ -100,7 +100,7 @@ class Pages:
         return as_json(200, {"offenders": self.verdict.offenders()})
 
     def _networks(self, _: str) -> Answer:
-        told = status(self.networks.table, self.config.networks.policy, self.blocking.hits)
+        told = status(self.networks.table, self.config.networks.policy, self.blocking.hits, time.time())
         return as_json(200, told | {"failed": self.networks.trouble})
 
     def _status(self, _: str) -> Answer:

@@ -108,7 +108,9 @@ def _would_be(config: Config) -> dict[str, Any]:
     from mailgate.core.network_table import Table
     from mailgate.edge.networks import making, sources_of, status
 
-    return status(Table(making.made(sources_of(config), last_table(config), time.time())), config.networks.policy, {})
+    now = time.time()
+    made = making.made(sources_of(config), last_table(config), now)
+    return status(Table(made), config.networks.policy, {}, now)
 
 
 @app.command()
@@ -241,7 +243,7 @@ def reload(config: ConfigFile = None) -> None:
         made = making.make(sources_of(read), read.networks_table)
     except OSError as error:
         raise fail(f"{read.networks_table}: {error.strerror}") from None
-    said = status(made, read.networks.policy, {})
+    said = status(made, read.networks.policy, {}, made.made)
     _say_troubles(said)
     count = sum(one["networks"] for one in said["sets"])
     line(f"{counted(count, 'network')} in {counted(len(said['sets']), 'set')}: {_taken(read, made.made)}")

@@ -203,7 +203,7 @@ class Networks:
             self._telemetry.count("network_hits", 0, set=of.name)
         self._telemetry.event(
             "networks.loaded",
-            {"sets": len(table.sets), "networks": sum(of.entries for of in table.sets), "bytes": table.size},
+            {"sets": len(table.sets), "networks": sum(table.living(time.time())), "bytes": table.size},
         )
 
     def _tell_file(self, one: ListFile) -> None:
