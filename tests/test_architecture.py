@@ -43,8 +43,13 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
 }
-# What is counted and what is said leave by the same door; all doors listen in the same way.
-EDGES_TOGETHER = {"telemetry": {"log"}, "listener": {"sockets"}, "verdictport": {"sockets"}, "http": {"sockets"}}
+# What is counted and what is said leave by the same door; all doors listen in the same way;
+# what may hang is looked at in the same way.
+EDGES_TOGETHER = {
+    "telemetry": {"log"},
+    **{door: {"sockets"} for door in ("listener", "verdictport", "http")},
+    **{edge: {"threads"} for edge in ("mailmanwatch", "networks")},
+}
 # The verbs work while the daemon is stopped: `queue replay` then delivers by itself, and says what it does.
 EDGES_OF_CLI = {"spool", "mailman", "log", "networks"}
 

@@ -406,6 +406,12 @@ def test_every_key_of_the_shipped_file_has_a_comment_of_its_own_or_shares_one() 
             "[spam]\ntag_score = 7.0",
             "spam.tag_score: above spam.reject_score: nothing is tagged that is not rejected, too",
         ),
+        ("[relay]\nxclient = true", "relay.xclient: it has no effect: relay.smtp names no address"),
+        (
+            "[relay]\nproxy_protocol = true",
+            "relay.proxy_protocol: it has no effect: relay.smtp names no address",
+        ),
+        ('[relay]\nsmtp = ["127.0.0.1:8026"]\nxclient = true\nproxy_protocol = true', None),
         ('[relay]\nclient_secret_file = "%s"', "relay.client_secret_file: everybody on this host can read %s"),
         ('[spam]\ntimeout = "20s"\ntag_score = 6.0', None),
     ],

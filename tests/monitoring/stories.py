@@ -259,6 +259,7 @@ SPAM = (
 )
 
 _BROKEN = 'mailgate_network_list_broken{@,file="/etc/abuse.yaml"}'
+_LISTS_FAILED = "mailgate_networks_failed{@}"
 _SKIPPED = 'mailgate_network_list_skipped{@,file="/etc/abuse.yaml"}'
 _LIST_AGE = 'mailgate_network_list_age_seconds{@,file="%s"}'
 _NETWORKS = 'mailgate_networks{@,set="blocked_nets"}'
@@ -267,6 +268,7 @@ _DAYS_UP = {"up{@}": "1x1600"}
 
 NETWORKS = (
     Story("MailgateNetworkListBroken", 10, {_BROKEN: "1x20"}, ({_BROKEN: "0x20"},), 9, {"file": "/etc/abuse.yaml"}),
+    Story("MailgateNetworksFailed", 5, {_LISTS_FAILED: "1x20"}, ({_LISTS_FAILED: "0x20"},), 4),
     Story("MailgateNetworkListSkipped", 30, {_SKIPPED: "2x40"}, ({_SKIPPED: "0x40"},), 29, {"file": "/etc/abuse.yaml"}),
     Story(
         "MailgateNetworkListStale",

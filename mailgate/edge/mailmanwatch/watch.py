@@ -10,7 +10,6 @@ Mailman that stands still is fed no more, but for a moment now and then, by whic
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from pathlib import Path
 from mailgate.config import MailmanConfig
 from mailgate.core.mailman_queues import RUNNERS, Look, Queue, seen, stalled
 from mailgate.edge.mailmanwatch import queues, rest, runners
+from mailgate.edge.threads import begun
 from mailgate.ports import Telemetry, Valve
 
 _STALE = 60.0  # seconds after which a look is too old to be told
@@ -85,7 +85,7 @@ class MailmanWatch:
             return  # still at the one before
         config = self.config
         before = self._seen.queues if self._seen.of == config.queue_dir else {}
-        self._looking = _begun(lambda: _look(config, before))
+        self._looking = begun(lambda: _look(config, before), "mailman")
         try:
             async with asyncio.timeout(_PATIENCE):
                 looks, alive, unseen = await asyncio.wrap_future(self._looking)
@@ -216,18 +216,3 @@ def _look(config: MailmanConfig, before: Mapping[str, Queue]) -> _Found:
         return looks, runners.alive(config.pid_file), ""
     except OSError as error:
         return looks, {}, str(error)
-
-
-def _begun(job: Callable[[], _Found]) -> Future[_Found]:
-    """The job, begun in a thread for which the end of the daemon does not wait."""
-    future: Future[_Found] = Future()
-    future.set_running_or_notify_cancel()  # from now on it can't be cancelled
-
-    def run() -> None:
-        try:
-            future.set_result(job())
-        except BaseException as error:  # noqa: BLE001  whoever waits gets it
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="mailman", daemon=True).start()
-    return future
