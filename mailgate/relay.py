@@ -35,6 +35,7 @@ from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
 from mailgate.joining import Joining
 from mailgate.ports import Parked, Records, Scanner, Spool, SpoolError, SpoolFull, Telemetry, Upstream, Valve
+from mailgate.strays import caught
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
 
@@ -84,7 +85,7 @@ class Relay:
             deadline=started + self.config.relay.budget,
         )
         try:
-            said = await self._story(case)
+            said = await caught(self._story(case))
         except Exception:  # noqa: BLE001  promise 2: any bug of ours is a 4xx
             self._telemetry.event("message.failed", case.failed(traceback.format_exc()), level="error")
             self._telemetry.count("messages", door=peer.door, verdict="failed")

@@ -28,6 +28,7 @@ from mailgate.core.spamc import Finding, Question
 from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
 from mailgate.ports import Records, Scanner, Telemetry
+from mailgate.strays import caught
 
 _KEEP = 1.0  # seconds of the budget that are left for the record
 _LARGE = 1024 * 1024  # octets of a message whose digest would hold the others up
@@ -77,7 +78,7 @@ class VerdictDoor:
         started = loop.time()
         case = self._case(peer, asked, message, deadline)
         try:
-            return await self._story(case)
+            return await caught(self._story(case))
         except Exception:  # noqa: BLE001  promise 2: a bug of ours is no verdict
             failed = {**_named(case), "trace": traceback.format_exc()}
             self._telemetry.event("verdict.failed", failed, level="error")
@@ -164,7 +165,7 @@ class VerdictDoor:
         try:
             # The records keep the deadline themselves; this holds if they fail to.
             await self._deadlines.wait(
-                self._records.keep(case.exim_id, body, record, _KEEP), asyncio.get_running_loop().time() + _KEEP
+                caught(self._records.keep(case.exim_id, body, record, _KEEP)), asyncio.get_running_loop().time() + _KEEP
             )
         except Exception:  # noqa: BLE001  the verdict stands without a record: the relay door scans again
             failed = {**_named(case), "trace": traceback.format_exc()}

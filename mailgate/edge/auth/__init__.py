@@ -25,6 +25,7 @@ from mailgate.core.signed_fields import Fields
 from mailgate.edge.auth import arc, dkim, iprev, octets, spf
 from mailgate.edge.auth.asking import Asked, Asking
 from mailgate.ports import Resolver, Telemetry
+from mailgate.strays import caught
 from mailgate.turns import Turns
 
 # Questions of a message to the DNS. What real mail asks is far below; what a stranger can make us ask is these.
@@ -92,7 +93,7 @@ class Authentication:
         """What a check comes to, or `otherwise` at the deadline, and for a bug of ours."""
         try:
             async with asyncio.timeout_at(case.deadline):
-                return await checking
+                return await caught(checking)
         except TimeoutError:
             return otherwise
         except Exception:  # noqa: BLE001  a check must not stop the mail
@@ -126,9 +127,12 @@ class Authentication:
             signed.append(chain.newest)
         bodies = octets.Bodies(case.message, self._turns, signed)
         of_dkim = dkim.Checking(fields, bodies, self._asking(case, _DKIM), self._turns)
-        signatures, result = await asyncio.gather(
-            of_dkim.all(found, case.deadline), self._of_chain(case, chain, fields, bodies)
-        )
+        try:
+            signatures, result = await asyncio.gather(
+                of_dkim.all(found, case.deadline), self._of_chain(case, chain, fields, bodies)
+            )
+        finally:
+            bodies.give_up()
         return signatures if self.dkim else None, result
 
     async def _of_chain(
