@@ -91,6 +91,8 @@ def desk() -> Iterator[Desk]:
         desk.gate.start()
         desk.send()
         wait_until(lambda: desk.gate.metric("mailgate_mailman_runners", runner="in"), "the runner is seen")
+        stalled = "mailgate_mailman_stalled"
+        wait_until(lambda: stalled in desk.gate.metrics(), "it is known that Mailman stands still")
         wait_until(lambda: desk.gate.metric("mailgate_networks", set="bad"), "the list is read")
         yield desk
 

@@ -95,6 +95,7 @@ _SCORER_UP = 'mailgate_upstream_up{@,upstream="127.0.0.1:783"}'
 _OLDEST = 'mailgate_mailman_queue_oldest_seconds{@,queue="%s"}'
 _FILES = 'mailgate_mailman_queue_files{@,queue="%s"}'
 _STALLED, _REST = "mailgate_mailman_stalled{@}", "mailgate_mailman_rest_up{@}"
+_WATCHED = 'mailgate_mailman_watched{@,what="%s"}'
 _RUNNER = 'mailgate_mailman_runners{@,runner="out"}'
 
 MAILMAN = (
@@ -127,10 +128,28 @@ MAILMAN = (
     ),
     Story(
         "MailgateMailmanUnwatched",
+        10,
+        {_WATCHED % "queues": "0x2000"},
+        ({_WATCHED % "queues": "1x90", _WATCHED % "runners": "1x90"}, UP),
+        9,
+        {"what": "queues"},
+    ),
+    # It does not go away by itself.
+    Story(
+        "MailgateMailmanUnwatched",
+        1900,
+        {_WATCHED % "queues": "0x2000"},
+        ({_WATCHED % "queues": "1x2000"},),
+        5,
+        {"what": "queues"},
+    ),
+    Story(
+        "MailgateMailmanUnwatched",
         14,
-        {**UP, _FILES % "in": "0x3 stale"},
-        ({**UP, _FILES % "in": "0x90"}, UP, {_FILES % "in": "0x3 stale"}),
+        {**UP, _WATCHED % "runners": "1x3 stale"},
+        ({**UP, _WATCHED % "runners": "1x90"}, UP, {_WATCHED % "runners": "1x3 stale"}),
         13,
+        {"what": "runners"},
     ),
 )
 
