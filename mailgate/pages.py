@@ -113,7 +113,7 @@ class Pages:
             "per_minute": {"seconds": round(seconds, 1), **_grouped(rates)},
             "in_spool": self._in_spool(),
             "mailman_behind": self.watch.status(time.time()),
-            "reasons": {key[1]: int(count) for key, count in reasons[:_TOP]},
+            "reasons": {key[1]: int(count) for key, count in reasons[:_TOP] if count},
             "errors": self.telemetry.errors(),
             "networks": self._lists(),
             "offenders": self.verdict.offenders(),
@@ -206,6 +206,7 @@ class Pages:
         yield "spool_max_bytes", "Octets that the spool may hold: spool.max_bytes", _one(self.config.spool.max_bytes)
         yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", _one(_age(counts.oldest))
         yield "spool_free_bytes", "Octets that are free on the spool's disk", _one(space.free)
+        yield "spool_min_free_bytes", "Octets that must stay free there: spool.min_free", _one(space.floor)
         if space.inodes >= 0:
             yield "spool_free_inodes", "Inodes that are free on the spool's disk", _one(space.inodes)
         yield "spool_foreign", "1 while the spool belongs to another gate", _one(bool(self.valve.foreign))

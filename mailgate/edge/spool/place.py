@@ -112,6 +112,11 @@ def room(path: Path) -> Room:
     return Room(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, inodes, state.f_files)
 
 
+def floor(config: SpoolConfig, room: Room, owed: int) -> int:
+    """The octets that have to stay free on the disk; `owed` are those that the ballast lacks."""
+    return config.min_free.of(room.total) + owed
+
+
 def refusal(
     config: SpoolConfig,
     room: Room,
@@ -134,11 +139,11 @@ def refusal(
             f"spool.max_bytes: {said_octets(spooled)} of {said_octets(config.max_bytes)} are in use, "
             f"{said_octets(more)} more do not fit{kept}"
         )
-    floor = config.min_free.of(room.total) + owed
-    if room.free - 2 * more + reusable < floor or room.free < 2 * more:
+    least = floor(config, room, owed)
+    if room.free - 2 * more + reusable < least or room.free < 2 * more:
         return (
             f"spool.min_free: {said_octets(room.free)} are free on the disk of {config.path.parent}, "
-            f"{said_octets(floor)} have to stay so"
+            f"{said_octets(least)} have to stay so"
         )
     if 0 <= room.inodes < min(MIN_INODES, room.all_inodes // 100 + 4):
         return f"spool.min_free: {room.inodes} inodes are free on the disk of {config.path.parent}"

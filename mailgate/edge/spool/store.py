@@ -63,11 +63,12 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Octets and inodes that are free on the disk (-1 where inodes are not counted), and why a small message would
-    not be stored for want of them, or because of `spool.max_bytes`; "" if it would.
+    """Octets and inodes that are free on the disk (-1 where inodes are not counted), the octets that have to stay so,
+    and why a small message would not be stored for want of them, or because of `spool.max_bytes`; "" if it would.
     """
 
     free: int
+    floor: int
     inodes: int
     refusal: str
 
@@ -316,7 +317,7 @@ class Store:
         def refusal(connection: Connection) -> str:
             return place.refusal(config, room, spooled(connection), SMALL, reusable(connection), owed)
 
-        return Space(room.free, room.inodes, database.read(refusal, "counting"))
+        return Space(room.free, place.floor(config, room, owed), room.inodes, database.read(refusal, "counting"))
 
     async def _write(self, operation: Operation[A, R], argument: A, timeout: float = DEADLINE, octets: int = 0) -> R:
         try:
