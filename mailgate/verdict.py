@@ -129,7 +129,7 @@ class VerdictDoor:
             if case.asked.client.source == "unknown":  # the stock variant of Exim's condition does not say it
                 case.asked = replace(case.asked, client=origin.by_received(message.exims_head))
             case.exim_id = case.exim_id or headers.own_exim_id(message.exims_head)
-            case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
+            case.message_id = story.message_id(headers.first(clean, b"message-id"))
 
     def _look(self, case: _Case) -> None:
         message, recipients = case.message, case.envelope.recipients

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mailgate.cli.output import Column, line, table
-from mailgate.core import headers
+from mailgate.core import headers, story
 from mailgate.core.auth import Authenticated, Lookup
 from mailgate.core.auth_policy import skipped
 from mailgate.core.envelope import printable
@@ -170,7 +170,7 @@ def _said(decision: Decision) -> str:
 def _message_id(found: Explained) -> str:
     if not found.subject.received.bounded:
         return ""
-    return printable(headers.first(found.subject.message.head, b"message-id").decode("utf-8", "replace"))[:250]
+    return story.message_id(headers.first(found.subject.message.head, b"message-id"))
 
 
 def _fields(found: Explained) -> list[str]:
