@@ -97,12 +97,16 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a store may still use. `free` and `total` in octets; `inodes` -1 where the file system does not count."""
+    """What a store may still use. `free` and `total` in octets; `inodes` -1 where the file system does not count.
+
+    `unwritten` are those of the free octets by which the database's file will grow when its log is written back.
+    """
 
     free: int
     total: int
     inodes: int
     all_inodes: int
+    unwritten: int = 0
 
 
 def room(path: Path) -> Room:
@@ -140,9 +144,11 @@ def refusal(
             f"{said_octets(more)} more do not fit{kept}"
         )
     least = floor(config, room, owed)
-    if room.free - 2 * more + reusable < least or room.free < 2 * more:
+    free = room.free - room.unwritten
+    if free - 2 * more + reusable < least or free < 2 * more:
+        logs = f", less {said_octets(room.unwritten)} for what the log holds," if room.unwritten else ""
         return (
-            f"spool.min_free: {said_octets(room.free)} are free on the disk of {config.path.parent}, "
+            f"spool.min_free: {said_octets(room.free)}{logs} are free on the disk of {config.path.parent}, "
             f"{said_octets(least)} have to stay so"
         )
     if 0 <= room.inodes < min(MIN_INODES, room.all_inodes // 100 + 4):
