@@ -11,11 +11,11 @@ import asyncio
 import time
 import traceback
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mailgate.core import arc as chains
-from mailgate.core import author
+from mailgate.core import author, origin
 from mailgate.core.auth import Arc, Authenticated, Dmarc, Iprev, Lookup, Signature, Spf
 from mailgate.core.dkim import Signed
 from mailgate.core.envelope import Client, Envelope
@@ -70,6 +70,7 @@ class Authentication:
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
+        client = replace(client, ip=origin.address(client.ip))  # no zone, of which no check can make anything
         authors = author.domains(message.head) if message.bounded else ()
         asked = Asked(deadline - _FOR_THE_REST, [])
         case = _Case(envelope, message, client, authors, deadline, asked)
