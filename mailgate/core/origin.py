@@ -1,9 +1,9 @@
 """Whom a message truly comes from, of all who say something about it (DESIGN §2).
 
-Duty: the best source there is: the X-Mailgate-Client header of our Exim's transport, else the Received field that our
-Exim put on top. (What Exim told the verdict door is better still: the story knows it, see `joined`.) A stranger for
-whom a peer only passes octets on is the client himself, and can write neither of the two. Whatever stands in a message,
-reading it ends with a Client: what can't be read is unknown ("").
+Duty: the best source there is: the X-Mailgate-Client header of our Exim's transport, else, where Exim does not sign it,
+the Received field that our Exim put on top. (What Exim told the verdict door is better still: the story knows it, see
+`joined`.) A stranger for whom a peer only passes octets on is the client himself, and can write neither of the two.
+Whatever stands in a message, reading it ends with a Client: what can't be read is unknown ("").
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Origin:
 def origin(head: bytes, stranger: Client | None = None, secret: bytes = b"") -> Origin:
     """Whom the message with this header block, as it came in, is from. `stranger` is whom its peer passes it on for.
 
-    With a `secret` an X-Mailgate-Client header counts only with the right `mac`. One that names another message than
-    our Exim's Received field does is not this message's.
+    With a `secret` nothing counts but an X-Mailgate-Client header with the right `mac`: whoever reaches the door can
+    write a Received field. A header that names another message than our Exim's Received does is not this message's.
     """
     if stranger is not None:
         return Origin(stranger, "")
@@ -42,7 +42,7 @@ def origin(head: bytes, stranger: Client | None = None, secret: bytes = b"") -> 
     same = given == exim_id if given and exim_id else not secret
     if same and client.source != "unknown":
         return Origin(client, exim_id or (given if headers.is_exim_id(given) else ""))
-    return Origin(by_received(head), exim_id)
+    return Origin(_NOBODY if secret else by_received(head), exim_id)
 
 
 def by_received(head: bytes) -> Client:
