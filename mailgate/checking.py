@@ -20,6 +20,7 @@ from mailgate.core.rules import Policy
 from mailgate.core.scan import Scored, Unscored
 from mailgate.deadlines import Deadlines
 from mailgate.ports import Authenticator, Results, Scanner, Telemetry
+from mailgate.strays import Stray, caught
 
 _GRACE = 1.0  # seconds past its deadline after which an edge that should have answered is not waited for
 
@@ -75,9 +76,13 @@ class Checking:
         found = self._scanner.scan(subject.envelope, subject.message, subject.client, deadline, subject.id)
         started = asyncio.get_running_loop().time()
         try:
-            return await self._deadlines.wait(found, deadline + _GRACE)
+            return await self._deadlines.wait(caught(found), deadline + _GRACE)
         except TimeoutError:
             return Unscored("timeout", "the scan did not end in time")
+        except Stray:
+            failed = {"id": subject.id, "trace": traceback.format_exc()}
+            self._telemetry.event("spam.failed", failed, level="error")
+            return Unscored("error", "trouble of our own")
         finally:
             subject.took["spam"] = round(asyncio.get_running_loop().time() - started, 4)
 
@@ -87,7 +92,7 @@ class Checking:
         started = loop.time()
         checks = self.authenticator.check(subject.envelope, subject.received, subject.client, deadline)
         try:
-            found = await self._deadlines.wait(checks, deadline + _GRACE)
+            found = await self._deadlines.wait(caught(checks), deadline + _GRACE)
         except Exception:  # noqa: BLE001  what a stranger wrote into a header must not keep his mail in Exim's queue
             failed = {"id": subject.id, "trace": traceback.format_exc()}
             self._telemetry.event("auth.failed", failed, level="error")

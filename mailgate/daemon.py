@@ -40,6 +40,7 @@ from mailgate.pages import Pages
 from mailgate.ports import SpoolError, Valve
 from mailgate.relay import Relay, new_gate_id
 from mailgate.replay import Replay
+from mailgate.strays import caught
 from mailgate.verdict import VerdictDoor
 from mailgate.wiring import Senders, scorers_of
 
@@ -210,7 +211,7 @@ class Daemon:
     async def _keep(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await task()
+                await caught(task())
                 return
             except Exception:  # noqa: BLE001  a bug in one task must not end the others
                 self._telemetry.event("task.failed", {"task": name, "trace": traceback.format_exc()}, level="error")

@@ -16,6 +16,7 @@ from mailgate.core.message import Message
 from mailgate.core.record import Miss, Record
 from mailgate.deadlines import Deadlines
 from mailgate.ports import Records, Telemetry
+from mailgate.strays import caught
 
 _PATIENCE = 2.0  # seconds at most; to scan it anew takes less than to wait longer
 _GRACE = 1.0  # seconds past its time after which the search is not waited for
@@ -35,7 +36,7 @@ class Joining:
         loop = asyncio.get_running_loop()
         patience = min(seconds, _PATIENCE)
         try:
-            found = await self._deadlines.wait(self._find(message, patience), loop.time() + patience + _GRACE)
+            found = await self._deadlines.wait(caught(self._find(message, patience)), loop.time() + patience + _GRACE)
         except TimeoutError:
             found = Miss.TROUBLE
         except Exception:  # noqa: BLE001  what was found before may help, and must not hinder

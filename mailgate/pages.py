@@ -100,7 +100,8 @@ class Pages:
         return as_json(200, {"offenders": self.verdict.offenders()})
 
     def _networks(self, _: str) -> Answer:
-        return as_json(200, status(self.networks.table, self.config.networks.policy, self.blocking.hits))
+        told = status(self.networks.table, self.config.networks.policy, self.blocking.hits, time.time())
+        return as_json(200, told | {"failed": self.networks.trouble})
 
     def _status(self, _: str) -> Answer:
         seconds, rates = self.rates.per_minute(time.monotonic(), self.telemetry.sums(_NOTED), _RATED)
@@ -112,9 +113,9 @@ class Pages:
             "per_minute": {"seconds": round(seconds, 1), **_grouped(rates)},
             "in_spool": self._in_spool(),
             "mailman_behind": self.watch.status(time.time()),
-            "reasons": {key[1]: int(count) for key, count in reasons[:_TOP]},
+            "reasons": {key[1]: int(count) for key, count in reasons[:_TOP] if count},
             "errors": self.telemetry.errors(),
-            "networks": self._broken_lists(),
+            "networks": self._lists(),
             "offenders": self.verdict.offenders(),
         }
         return as_json(200, tree)
@@ -154,10 +155,11 @@ class Pages:
         except SpoolError as error:
             return str(error)
 
-    def _broken_lists(self) -> str:
+    def _lists(self) -> str:
         files = self.networks.table.files if self.networks.table else ()
         broken = [one.name for one in files if one.broken]
-        return f"broken: {', '.join(broken)}" if broken else "ok"
+        trouble = [f"failed: {self.networks.trouble}"] if self.networks.trouble else []
+        return "; ".join(trouble + ([f"broken: {', '.join(broken)}"] if broken else [])) or "ok"
 
     def _in_spool(self) -> dict[str, object]:
         try:
@@ -188,6 +190,7 @@ class Pages:
         lag = self.pulse.worst(time.monotonic())
         yield "loop_lag_seconds", "How late the event loop was, at worst, within the last minute", _one(lag)
         yield from samples(self.networks.table, time.time())
+        yield "networks_failed", "1 while no table of the lists can be made", _one(bool(self.networks.trouble))
         yield from self.watch.samples(time.time())
         yield from self._spool_samples()
 
@@ -203,6 +206,7 @@ class Pages:
         yield "spool_max_bytes", "Octets that the spool may hold: spool.max_bytes", _one(self.config.spool.max_bytes)
         yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", _one(_age(counts.oldest))
         yield "spool_free_bytes", "Octets that are free on the spool's disk", _one(space.free)
+        yield "spool_min_free_bytes", "Octets that must stay free there: spool.min_free", _one(space.floor)
         if space.inodes >= 0:
             yield "spool_free_inodes", "Inodes that are free on the spool's disk", _one(space.inodes)
         yield "spool_foreign", "1 while the spool belongs to another gate", _one(bool(self.valve.foreign))

@@ -30,6 +30,7 @@ from mailgate.core.scan import Scored, Unscored
 from mailgate.core.units import said_seconds
 from mailgate.core.verdict import Action, Decision
 from mailgate.ports import DOT_PATIENCE, Claimed, Scanner, Settlement, Spool, SpoolError, Telemetry, Upstream, Valve
+from mailgate.strays import caught
 
 _AHEAD = 8  # messages claimed at once for each that is sent at a time: they share commits
 _TROUBLE_AGAIN = 60.0  # seconds until a message is tried again whose replay failed for a reason of ours
@@ -138,7 +139,7 @@ class Replay:
     async def _safely(self, claimed: Claimed) -> tuple[list[Settlement], str]:
         """What became of each recipient (nothing if there is nothing to write down), and the scan if there is one."""
         try:
-            return await self._replay(claimed)
+            return await caught(self._replay(claimed))
         except Exception:  # noqa: BLE001  one message's trouble is not the next one's
             self._fault(claimed)
             return _later(claimed, time.time() + _TROUBLE_AGAIN), ""
@@ -234,7 +235,7 @@ class Replay:
         patience = mailman.connect_timeout + mailman.reply_timeout * (len(envelope.recipients) + 4 + DOT_PATIENCE)
         deadline = asyncio.get_running_loop().time() + patience
         try:
-            outcomes = await self._upstream.deliver(envelope, message, deadline, background=True)
+            outcomes = await caught(self._upstream.deliver(envelope, message, deadline, background=True))
             return [outcome for _, outcome in zip(envelope.recipients, outcomes, strict=True)]
         except Exception:  # noqa: BLE001  nobody knows how far it had come
             self._fault(claimed)

@@ -21,6 +21,7 @@ from mailgate.core.envelope import Client, Envelope
 from mailgate.core.message import Message
 from mailgate.core.scan import ALL_FAILED, Scored, Unscored
 from mailgate.ports import Scorer, Telemetry
+from mailgate.strays import caught
 
 _PROBE = 5.0  # seconds that a probe waits at most
 _MOST_DOUBT = 15.0  # seconds until a probe of a server that answers probes and nothing else
@@ -126,7 +127,7 @@ class Scorers:
                 # For half of the time only: who begins with little time left would be taken for a server's failure.
                 server = await self._enter(been, loop.time() + (end - loop.time()) / 2)
             except TimeoutError:
-                failures.append(Unscored("timeout", "no spamd server became free in time"))
+                failures.append(Unscored("busy", "no spamd server became free in time"))
                 return _all_of(failures)
             if server is None:
                 return _all_of(failures) if failures else Unscored("unavailable", self._why())
@@ -145,7 +146,7 @@ class Scorers:
         now = loop.time()
         by = now + (end - now) / len({server, *self._alive(been)})
         try:
-            found = await ask(server.scorer, by)
+            found = await caught(ask(server.scorer, by))
         except Exception:  # noqa: BLE001  a bug in a scorer must not stop the mail
             self._telemetry.event(
                 "spam.failed", {"server": server.scorer.name, "trace": traceback.format_exc()}, level="error"

@@ -28,6 +28,7 @@ from mailgate.core.spamc import Finding, Question
 from mailgate.core.verdict import Action, Decision
 from mailgate.deadlines import Deadlines
 from mailgate.ports import Records, Scanner, Telemetry
+from mailgate.strays import caught
 
 _LARGE = 1024 * 1024  # octets of a message whose digest would hold the others up
 _OFFENDERS = 20  # who went most over the limits: as many are told of
@@ -76,7 +77,7 @@ class VerdictDoor:
         started = loop.time()
         case = self._case(peer, asked, message, deadline)
         try:
-            return await self._story(case)
+            return await caught(self._story(case))
         except Exception:  # noqa: BLE001  promise 2: a bug of ours is no verdict
             failed = {**_named(case), "trace": traceback.format_exc()}
             self._telemetry.event("verdict.failed", failed, level="error")
@@ -127,7 +128,7 @@ class VerdictDoor:
             if case.asked.client.source == "unknown":  # the stock variant of Exim's condition does not say it
                 case.asked = replace(case.asked, client=origin.by_received(message.exims_head))
             case.exim_id = case.exim_id or headers.own_exim_id(message.exims_head)
-            case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
+            case.message_id = story.message_id(headers.first(clean, b"message-id"))
 
     def _look(self, case: _Case) -> None:
         message, recipients = case.message, case.envelope.recipients
@@ -164,7 +165,7 @@ class VerdictDoor:
             # The records keep the deadline themselves; this holds if they fail to.
             most = self.config.verdict.writing
             kept = self._records.keep(case.exim_id, body, record, most)
-            await self._deadlines.wait(kept, asyncio.get_running_loop().time() + most)
+            await self._deadlines.wait(caught(kept), asyncio.get_running_loop().time() + most)
         except Exception:  # noqa: BLE001  the verdict stands without a record: the relay door scans again
             failed = {**_named(case), "trace": traceback.format_exc()}
             self._telemetry.event("verdict.not_kept", failed, level="error")

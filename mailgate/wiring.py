@@ -29,7 +29,13 @@ def scorers_of(config: Config, telemetry: Telemetry) -> Scorers:
         from mailgate.edge.rspamd import Rspamd  # noqa: PLC0415
 
         scorers = [Rspamd(at) for at in config.spam.servers]
-    return Scorers(scorers, telemetry, timeout=config.spam.timeout, probe_interval=config.spam.probe_interval)
+    return Scorers(
+        scorers,
+        telemetry,
+        timeout=config.spam.timeout,
+        connections=config.spam.connections,
+        probe_interval=config.spam.probe_interval,
+    )
 
 
 class Senders:

@@ -23,19 +23,21 @@ MAY_IMPORT = {
     "config": {"core", "config"},
     "deadlines": set[str](),
     "turns": set[str](),
-    "scanner": {"core", "ports"},
+    "strays": set[str](),
+    "scanner": {"core", "ports", "strays"},
     "blocking": {"core", "ports"},
-    "joining": {"core", "ports", "deadlines"},
+    "joining": {"core", "ports", "deadlines", "strays"},
     "case": {"core", "ports"},
-    "checking": {"core", "ports", "deadlines"},
-    "relay": {"core", "ports", "config", "case", "deadlines", "joining", "checking", "blocking"},
-    "replay": {"core", "ports", "config"},
-    "verdict": {"core", "ports", "config", "deadlines", "checking", "blocking"},
-    "edge": {"core", "ports", "config", "turns", "version"},
+    "checking": {"core", "ports", "deadlines", "strays"},
+    "relay": {"core", "ports", "config", "case", "deadlines", "strays", "joining", "checking", "blocking"},
+    "replay": {"core", "ports", "config", "strays"},
+    "verdict": {"core", "ports", "config", "deadlines", "strays", "checking", "blocking"},
+    "edge": {"core", "ports", "config", "turns", "strays", "version"},
     "wiring": {"core", "ports", "config", "scanner", "checking", "edge"},
     "pages": {"core", "ports", "config", "scanner", "verdict", "blocking", "edge", "version"},
     "daemon": {
-        *("core", "ports", "config", "relay", "replay", "wiring", "verdict", "blocking", "pages", "edge", "version"),
+        *("core", "ports", "config", "strays", "relay", "replay", "wiring", "verdict", "blocking", "pages", "edge"),
+        "version",
     },
     "cli": {
         *("core", "ports", "config", "relay", "replay", "checking", "deadlines", "wiring", "edge", "daemon", "cli"),
@@ -43,8 +45,13 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
 }
-# What is counted and what is said leave by the same door; all doors listen in the same way.
-EDGES_TOGETHER = {"telemetry": {"log"}, "listener": {"sockets"}, "verdictport": {"sockets"}, "http": {"sockets"}}
+# What is counted and what is said leave by the same door; all doors listen in the same way;
+# what may hang is looked at in the same way.
+EDGES_TOGETHER = {
+    "telemetry": {"log"},
+    **{door: {"sockets"} for door in ("listener", "verdictport", "http")},
+    **{edge: {"threads"} for edge in ("mailmanwatch", "networks")},
+}
 # The verbs work while the daemon is stopped: `queue replay` then delivers by itself, and says what it does.
 EDGES_OF_CLI = {"spool", "mailman", "log", "networks"}
 

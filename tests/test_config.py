@@ -64,6 +64,7 @@ DEFAULTS = {
     "replay.rate": 0,
     "spam.engine": "spamd",
     "spam.servers": (Endpoint("127.0.0.1", 783),),
+    "spam.connections": 8,
     "spam.timeout": 10,
     "spam.probe_interval": 1,
     "spam.max_size": 400 * 1024,
@@ -250,8 +251,10 @@ def test_a_url_is_said_as_it_is_written() -> None:
 
 def test_what_the_recipes_exim_takes_is_not_too_large() -> None:
     """Exim counts a line end as one octet; lines of some twenty characters are as short as those of real mail."""
-    (megabytes,) = re.findall(r"(?m)^message_size_limit = (\d+)M$", (ROOT / "config/exim4/exim4.conf").read_text())
-    assert int(megabytes) * MIB * 21 / 20 <= parse({}).relay.max_message_size
+    recipe = (ROOT / "config/exim4/conf.d/main/00_mailgate").read_text()
+    (megabytes,) = re.findall(r"(?m)^MESSAGE_SIZE_LIMIT = (\d+)M$", recipe)
+    mailmans = 32 * MIB
+    assert int(megabytes) * MIB * 21 / 20 + 64 * 1024 <= mailmans <= parse({}).relay.max_message_size
 
 
 @pytest.mark.parametrize(
@@ -411,6 +414,12 @@ LESS_TIME = "(spam.timeout, and a second to write the verdict down): a slow scor
             "[spam]\ntag_score = 7.0",
             "spam.tag_score: above spam.reject_score: nothing is tagged that is not rejected, too",
         ),
+        ("[relay]\nxclient = true", "relay.xclient: it has no effect: relay.smtp names no address"),
+        (
+            "[relay]\nproxy_protocol = true",
+            "relay.proxy_protocol: it has no effect: relay.smtp names no address",
+        ),
+        ('[relay]\nsmtp = ["127.0.0.1:8026"]\nxclient = true\nproxy_protocol = true', None),
         ('[relay]\nclient_secret_file = "%s"', "relay.client_secret_file: everybody on this host can read %s"),
         ('[spam]\ntimeout = "20s"\ntag_score = 6.0', None),
     ],

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
@@ -18,7 +17,8 @@ from mailgate.config import Config
 from mailgate.core import spam
 from mailgate.core.located import Broken
 from mailgate.core.network_lists import Bad, Entry
-from mailgate.core.networks import NetworkSet, Span, networks, span, within
+from mailgate.core.networks import NetworkSet, Span, networks, nobodys, span, within
+from mailgate.core.origin import address
 
 app = typer.Typer(no_args_is_help=True, help="The lists of abusive networks. The daemon may be running.")
 
@@ -86,6 +86,7 @@ def _row(one: dict[str, Any], file: dict[str, Any], *, running: bool) -> tuple[s
 
 
 def _say_troubles(said: dict[str, Any]) -> None:
+    _say_failure(said)
     for one in said["files"]:
         if one["broken"]:
             since = f"what was read {ago(one['read'], time.time())} is in force" if one["read"] else "nothing of it is"
@@ -96,11 +97,20 @@ def _say_troubles(said: dict[str, Any]) -> None:
             say(f"mailgate: {one['file']}: {one['skipped'] - len(one['problems'])} more are skipped")
 
 
+def _say_failure(said: dict[str, Any]) -> None:
+    """That the daemon goes by an older table than the files are, if it says so."""
+    if said.get("failed"):
+        made = f"what it made {ago(said['made'], time.time())} is in force" if said["made"] else "nothing is in force"
+        say(f"mailgate: the daemon could not take the files as they are ({made}): {said['failed']}")
+
+
 def _would_be(config: Config) -> dict[str, Any]:
     from mailgate.core.network_table import Table
     from mailgate.edge.networks import making, sources_of, status
 
-    return status(Table(making.made(sources_of(config), last_table(config), time.time())), config.networks.policy, {})
+    now = time.time()
+    made = making.made(sources_of(config), last_table(config), now)
+    return status(Table(made), config.networks.policy, {}, now)
 
 
 @app.command()
@@ -112,8 +122,9 @@ def check(
     """What would happen to mail from these addresses, and why: every set, file and line that lists them.
 
     The files are read as they are now, also the sets of other contexts; of one that can't be used counts what it
-    listed before. Where a context stands for a layer that sees connections before mail does
-    (networks.drift_contexts), mail from there means that this layer does not do what the list says.
+    listed before. That the daemon could not take them as they are is said. Where a context stands for a layer that
+    sees connections before mail does (networks.drift_contexts), mail from there means that this layer does not do
+    what the list says.
 
     For example:
       mailgate networks check 192.0.2.7
@@ -123,6 +134,7 @@ def check(
     """
     read, _ = read_config(config)
     wanted = dict.fromkeys(map(_address, addresses))
+    _say_failure(asked(read, "/networks"))
     found: dict[str, list[Entry]] = {ip: [] for ip in wanted}
     for ip, entry in _listing(read, {ip: span(ip) for ip in wanted}):
         found[ip].append(entry)
@@ -138,12 +150,9 @@ def check(
 
 
 def _address(text: str) -> str:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not an IP address") from None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+    if not (found := address(text)):
+        raise typer.BadParameter(f"{text!r} is not an IP address")
+    return found
 
 
 def _listing(config: Config, wanted: dict[str, Span]) -> Iterator[tuple[str, Entry]]:
@@ -154,12 +163,17 @@ def _listing(config: Config, wanted: dict[str, Span]) -> Iterator[tuple[str, Ent
         entries = (one for one in said if isinstance(one, Entry))
         return [(ip, entry) for entry in entries for ip, one in wanted.items() if within(one, entry.span)]
 
+    room = files.Room()
     for name in sources_of(config).versions():
         try:
-            yield from found(files.read(name))
+            yield from found(room.read(name))
         except Broken as error:
-            say(f"mailgate: {name}: {error} (what it listed before is in force)")
-            yield from found(making.kept(name, last_table(config)))
+            before = last_table(config)
+            kept = list(making.kept(name, before))
+            room.sets, room.entries = room.sets + len({one.of for one in kept}), room.entries + len(kept)
+            known = "what it listed before is in force" if making.read_before(name, before) else "nothing of it is"
+            say(f"mailgate: {name}: {error} ({known})")
+            yield from found(kept)
 
 
 def _as_object(config: Config, ip: str, entry: Entry) -> dict[str, Any]:
@@ -205,8 +219,7 @@ def _outcome(config: Config, ip: str, entries: list[Entry]) -> str:
     said = f"mail: {strongest[0]}" if strongest else "mail is taken"
     if strongest and strongest[0] in {"reject", "defer"}:
         said += f" where Exim asks first, else policy.reject_after_acceptance: {config.policy.reject_after_acceptance}"
-    others = sorted({context for one in of for context in one.contexts or () if context not in policy.contexts})
-    if others:
+    if others := policy.others(of):
         said += f"; also listed for {', '.join(others)}"
     drifted = policy.drifted(of)
     return said + (f"; {', '.join(drifted)} should have stopped it (drift)" if drifted else "")
@@ -230,7 +243,7 @@ def reload(config: ConfigFile = None) -> None:
         made = making.make(sources_of(read), read.networks_table)
     except OSError as error:
         raise fail(f"{read.networks_table}: {error.strerror}") from None
-    said = status(made, read.networks.policy, {})
+    said = status(made, read.networks.policy, {}, made.made)
     _say_troubles(said)
     count = sum(one["networks"] for one in said["sets"])
     line(f"{counted(count, 'network')} in {counted(len(said['sets']), 'set')}: {_taken(read, made.made)}")
@@ -253,16 +266,20 @@ def problems(config: Config) -> Iterator[str]:
     """For check-config: each file that can't be used; single entries that are skipped are only said."""
     from mailgate.edge.networks import files, sources_of
 
-    names = set()
+    sets: list[NetworkSet] = []
+    room = files.Room()
     for name in sources_of(config).versions():
         try:
-            for one in files.read(name):
+            for one in room.read(name):
                 if isinstance(one, Bad):
                     say(f"mailgate: {name}: line {one.line}: {one.problem} (skipped)")
                 elif not isinstance(one, Entry):
-                    names.add(one.name)
+                    sets.append(one)
         except Broken as error:
             yield f"networks.files: {name}: {error}"
+    names = {one.name for one in sets}
     for name in dict(config.networks.policy.actions):
         if name not in names:
             say(f"mailgate: networks.actions: {name}: no file has a set of this name")
+    for context in nobodys(config.networks.contexts, sets):
+        say(f"mailgate: networks.contexts: {context}: no set is for this context")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mailgate.cli.options import ConfigFile, last_table, read_config
-from mailgate.cli.output import USAGE, counted, fail, line, say
+from mailgate.cli.output import NOTHING, USAGE, counted, fail, line, say
 from mailgate.config import Config
 from mailgate.core import network_exports
-from mailgate.core.networks import NetworkSet
+from mailgate.core.networks import NetworkSet, nobodys
 
 if TYPE_CHECKING:
-    from mailgate.core.network_table import Table
+    from mailgate.core.network_table import ListFile, Table
 
 _LOOK = 1.0  # seconds between two looks at the files
 _MODE = 0o644
@@ -43,13 +43,15 @@ def export(
     """The lists in the words of another program: what mailgate itself rejects, or what is for --context.
 
     Networks of spam.skip_networks are left out, so are those that have expired. A file that can't be used
-    counts as it was before. With --watch the file is written each time that it would differ, until it is stopped.
+    counts as it was before; where that is not known, nothing is written. Nor is anything for a --context that no
+    set names, where sets name any. With --watch the file is written each time that it would differ, until it is
+    stopped.
 
     For example:
       mailgate networks export --format exim --output /etc/exim4/blocked_nets --watch
       mailgate networks export --format nftables --context ferm | nft -f -
 
-    Exit status: 0 written, 1 failed, 2 usage.
+    Exit status: 0 written, 1 failed, 2 usage, 3 no set is for a --context.
     """
     if form not in network_exports.FORMATS:
         raise fail(f"--format: one of {', '.join(network_exports.FORMATS)}", USAGE)
@@ -57,8 +59,11 @@ def export(
         raise fail("--watch: wants --output FILE", USAGE)
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name):
         raise fail("--name: a letter, then letters, digits and _", USAGE)
+    if network_exports.is_taken(form, name):
+        raise fail(f"--name: {name}: a word of {form}'s own", USAGE)
     read, _ = read_config(config)
     export = _Export(read, form, name, frozenset(contexts or ()))
+    export.begin()
     if output is None:
         line(export.text().rstrip("\n"))
         return
@@ -78,10 +83,20 @@ class _Export:
         self._config = config
         self._form = form
         self._name = name
+        self._contexts = contexts
         self._wanted = _for_contexts(contexts) if contexts else _rejected(config)
         self._versions: dict[str, str] = {}
         self._table: Table | None = None
         self._until: tuple[Table | None, float] = None, 0.0  # what was written last, and for how long that is true
+
+    def begin(self) -> None:
+        """See whether there is anything to go by; else it fails, before a good file is replaced by less."""
+        table = self._current()
+        unknown = [one.name for one in table.files if one.broken and not one.read]
+        if unknown:
+            raise fail(f"nothing is written: what these listed before is not known: {', '.join(unknown)}")
+        if missing := nobodys(self._contexts, table.sets):
+            raise fail(f"nothing is written: no set is for --context {', '.join(missing)}", NOTHING)
 
     def text(self) -> str:
         """What is to be in the file now."""
@@ -115,12 +130,16 @@ class _Export:
             self._table = Table(making.made(sources, before, time.time()))
             for one in self._table.files:
                 if one.broken:
-                    say(f"mailgate: {one.name}: {one.broken} (it counts as it was before)")
+                    say(f"mailgate: {one.name}: {one.broken} ({_counts(one)})")
         return self._table
 
 
+def _counts(one: ListFile) -> str:
+    return "it counts as it was before" if one.read else "nothing of it counts"
+
+
 def _for_contexts(contexts: frozenset[str]) -> Callable[[NetworkSet], bool]:
-    return lambda one: one.contexts is None or not contexts.isdisjoint(one.contexts)
+    return lambda one: one.is_for(contexts)
 
 
 def _rejected(config: Config) -> Callable[[NetworkSet], bool]:

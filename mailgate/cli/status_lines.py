@@ -99,8 +99,9 @@ def _mailman(tree: Mapping[str, Any]) -> list[Line]:
         dead = sorted(name for name, lives in runners.items() if not lives)
         missing = f"; dead: {', '.join(dead)}" if dead else ""
         found.append(Line("runners", f"{len(runners) - len(dead)} alive{missing}", _ILL if dead else ""))
-    found += [Line("unseen", f"{what}: {why}", _ODD) for what, why in behind.get("trouble", {}).items()]
-    return found
+    unseen = {what: "none of Mailman's were seen" for what, sees in behind.get("watched", {}).items() if not sees}
+    unseen |= behind.get("trouble", {})
+    return found + [Line("unseen", f"{what}: {why}", _ODD) for what, why in unseen.items()]
 
 
 def _scorers(scorers: Mapping[str, bool]) -> list[Line]:

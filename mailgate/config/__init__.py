@@ -67,7 +67,7 @@ __all__ = [
 DEFAULT_FILE = Path("/etc/mailgate/mailgate.toml")
 _FIXED = (  # taken only at the start
     *("hostname", "relay.lmtp", "relay.smtp", "verdict.listen", "spool.url", "http.listen"),
-    *("spam.engine", "spam.servers", "auth.nameservers"),
+    *("spam.engine", "spam.servers", "spam.connections", "auth.nameservers"),
 )
 _LEAST_LOOKING = 1.0  # seconds in which a message can be looked at, at all
 _LISTS: dict[tuple[int | str, ...], type[BaseModel]] = {
@@ -143,6 +143,8 @@ would be left to look at the message"
         yield "mailman.connect_timeout: not shorter than relay.budget: nothing would be left to spool the message in"
     if spam.engine != "off" and not spam.servers:
         yield 'spam.servers: nobody to ask: name a server, or write spam.engine = "off"'
+    if double := next((one for one in spam.servers if spam.servers.count(one) > 1), None):
+        yield f"spam.servers: {double} is named twice: to ask it again tells nothing new"
     if spam.engine == "rspamd" and "servers" not in spam.model_fields_set:
         yield 'spam.servers: is needed for rspamd (the default is where spamd listens), as in ["127.0.0.1:11333"]'
     if spam.engine != "off" and spam.timeout >= relay.budget:

@@ -26,6 +26,9 @@ def remarks(file: Path) -> Iterator[str]:
 a slow scorer is given less time where Exim asks"
     if spam.engine != "off" and 0 < spam.reject_score < spam.tag_score:
         yield "spam.tag_score: above spam.reject_score: nothing is tagged that is not rejected, too"
+    for key in ("proxy_protocol", "xclient"):
+        if getattr(config.relay, key) and not config.relay.smtp:
+            yield f"relay.{key}: it has no effect: relay.smtp names no address"
     secret = config.relay.client_secret_file.file
     if secret and Path(secret).stat().st_mode & 0o004:
         yield f"relay.client_secret_file: everybody on this host can read {secret}"

@@ -129,6 +129,7 @@ class SpamConfig(_Section):
 
     engine: Literal["off", "spamd", "rspamd"] = "spamd"
     servers: tuple[Address, ...] = Field(default=(Endpoint("127.0.0.1", 783),), strict=False)
+    connections: Annotated[int, Field(gt=0)] = 8
     timeout: Positive = 10.0
     probe_interval: Positive = 1.0
     max_size: Size = 400 * 2**10

@@ -110,8 +110,12 @@ def worst(words: Iterable[str]) -> str:
 
 
 def told(word: str, reply: Reply, outcome: Outcome | None) -> str:
-    """What the log says of a recipient."""
+    """What the log says of a recipient: what Exim was told, and the next hop's last word where it is another.
+
+    The code that Exim got stands behind the word, so that scripts find it there; of `spooled` it is always a 250.
+    """
     if outcome is None or outcome.result in {Result.DELIVERED, Result.REFUSED}:
         return f"{word}: {reply}"
     mark = "uncertain, " if outcome.result is Result.UNCERTAIN else ""
-    return f"{word}: {mark}{outcome.reply}"
+    exims = "" if word == SPOOLED else f"{reply}; Mailman: "
+    return f"{word}: {exims}{mark}{outcome.reply}"

@@ -17,13 +17,14 @@ QUEUES = ("in", "pipeline", "out", "bounces", "virgin", "archive", "command", "d
 FLOWING = ("in", "pipeline", "out")
 # Those that Mailman 3.3 has by itself; `lmtp` takes the mail, `rest` and `task` have no queue.
 RUNNERS = (*QUEUES[:9], "lmtp", "nntp", "rest", "task")
+_LOOKS = 4  # after a start, until a queue in which nothing was seen to move is taken to stand still
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """What was seen of a queue at the time `at`. `earlier`: files that had entered by the look before; `oldest`: when
     the oldest entered, 0 if there is none; `version`: differs when something came or went; `coming`: files that are
-    still being written. Times are seconds since the epoch.
+    still being written, or something that came or went during the look. Times are seconds since the epoch.
     """
 
     at: float
@@ -72,12 +73,20 @@ def stalled(queues: Mapping[str, Queue], patience: float) -> str:
 
     A queue that each post passes through has a file that is older than `patience` seconds, and for as long nothing was
     seen to leave it: one that is only slow, or a single file that can't be processed, is no stall while others leave.
+    After a start, a few looks have to do for what was not seen before.
     """
-    for name in FLOWING:
-        queue = queues.get(name)
-        if queue is None or queue.looks < 2 or queue.age <= patience:
-            continue
-        if queue.look.at - queue.moved > patience:
+    for name, queue in _old(queues, patience):
+        if queue.looks >= _LOOKS and queue.look.at - queue.moved > patience:
             files = f"{queue.look.files} file{'s' * (queue.look.files != 1)}"
             return f"nothing leaves the queue {name}: {files}, the oldest since {said_seconds(queue.age)}"
     return ""
+
+
+def undecided(queues: Mapping[str, Queue], patience: float) -> bool:
+    """Is it too early to tell whether it stands still?"""
+    return any(queue.looks < _LOOKS and not queue.moved for _, queue in _old(queues, patience))
+
+
+def _old(queues: Mapping[str, Queue], patience: float) -> list[tuple[str, Queue]]:
+    """The queues that each post passes through in which a file is older than `patience` seconds."""
+    return [(name, queues[name]) for name in FLOWING if name in queues and queues[name].age > patience]

@@ -100,6 +100,34 @@ FORMATS: dict[str, Callable[[Iterable[Network], str], Iterator[str]]] = {
 }
 
 
+# Words of these programs that no set may have for a name; of nftables those that are one with the 4 or 6 behind them.
+_TAKEN = {
+    "nftables": {"ip", "icmpv"},
+    "varnish": {
+        *(
+            "acl",
+            "backend",
+            "ban",
+            "bereq",
+            "beresp",
+            "call",
+            "default",
+            "false",
+            "hash_data",
+            "if",
+            "import",
+            "include",
+        ),
+        *("new", "now", "probe", "req", "resp", "return", "set", "sub", "true", "unset", "vcl"),
+    },
+}
+
+
+def is_taken(form: str, name: str) -> bool:
+    """Does a name mean something else to the program of this format?"""
+    return name in _TAKEN.get(form, ()) or (form == "varnish" and name.startswith("vcl_"))
+
+
 def text(form: str, found: Iterable[Span], name: str) -> str:
     """The whole file in one of FORMATS. `name` is that of the set, where the format has names."""
     lines = FORMATS[form]((network for one in found for network in networks(one)), name)

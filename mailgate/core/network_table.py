@@ -27,8 +27,9 @@ from mailgate.core.networks import V4_MOST, V6_MOST, NetworkSet, Span
 _MAGIC = b"mailgate networks 2 " + sys.byteorder.encode() + b"\n"
 _LOW = 2**64 - 1
 # Of the columns: first and cover of IPv4; high and low half of the first and cover of IPv6; set and expiry of each
-# listing; where the listings of each cover begin (and the last end), and these.
-_KINDS: tuple[Literal["I", "Q"], ...] = ("I", "I", "Q", "Q", "I", "I", "Q", "I", "I")
+# listing; where the listings of each cover begin (and the last end), and these; how many entries each listing has, as
+# tables of older versions do not say.
+_KINDS: tuple[Literal["I", "Q"], ...] = ("I", "I", "Q", "Q", "I", "I", "Q", "I", "I", "I")
 
 
 class Listing(NamedTuple):
@@ -64,7 +65,8 @@ class Table:
             self.files = tuple(ListFile(**one | {"problems": tuple(one["problems"])}) for one in header["files"])
             self.sets = tuple(map(_set, header["sets"]))
             self._first4, self._cover4, self._high6, self._low6, self._cover6, *listings = columns
-            self._set_of, self._expires, self._begins, self._listed = listings
+            self._set_of, self._expires, self._begins, self._listed, *counts = listings
+            self._counts = counts[0] if counts else ()
         except (KeyError, TypeError, IndexError, AttributeError, UnicodeDecodeError) as error:
             raise ValueError(f"no table of networks: {error!r}") from error
         self.size = len(octets)
@@ -73,6 +75,14 @@ class Table:
     def expiries(self) -> Iterator[int]:
         """When something of it ends; in no order."""
         return filter(None, self._expires)
+
+    def living(self, now: float) -> tuple[int, ...]:
+        """How many networks each of `sets` has that have not expired (of a file that is broken: about as many)."""
+        ended: Counter[int] = Counter()
+        for of, expires, count in zip(self._set_of, self._expires, self._counts, strict=False):
+            if 0 < expires <= now:
+                ended[of] += count
+        return tuple(max(one.entries - ended[number], 0) for number, one in enumerate(self.sets))
 
     def find(self, family: int, address: int, now: float) -> tuple[NetworkSet, ...]:
         """The sets that list an address, each once."""
@@ -160,7 +170,8 @@ class Listed:
         first6, cover6 = _flat(*self._spans[6], V6_MOST, covers)
         listings, numbers = list(self._listings), {one: number for number, one in enumerate(sets)}
         entries: Counter[NetworkSet] = Counter()
-        for number, count in Counter(chain(self._spans[4][2], self._spans[6][2])).items():
+        counts = Counter(chain(self._spans[4][2], self._spans[6][2]))
+        for number, count in counts.items():
             entries[listings[number].of] += count
         header = {
             "made": made,
@@ -171,7 +182,8 @@ class Listed:
         of = array("I", (numbers[one.of] for one in listings)), array("Q", (one.expires for one in listings))
         begins = array("I", accumulate(map(len, covers), initial=0))
         listed = array("I", chain.from_iterable(covers))
-        return _packed(header, (array("I", first4), cover4, *halves, cover6, *of, begins, listed))
+        each = array("I", (counts[number] for number in range(len(listings))))
+        return _packed(header, (array("I", first4), cover4, *halves, cover6, *of, begins, listed, each))
 
 
 def _flat(
@@ -227,7 +239,9 @@ def _unpacked(octets: bytes) -> tuple[Any, list[memoryview[int]]]:
     end = 8 + int.from_bytes(body[:8], "big")
     header = json.loads(bytes(body[8:end]))
     columns = []
-    for kind, length in zip(_KINDS, header["lengths"], strict=True):
+    if len(header["lengths"]) not in {len(_KINDS) - 1, len(_KINDS)}:
+        raise ValueError("another version's table of networks")
+    for kind, length in zip(_KINDS, header["lengths"], strict=False):
         begin, end = end, end + length * array(kind).itemsize
         columns.append(body[begin:end].cast(kind))
     return header, columns

@@ -8,7 +8,7 @@ person who wrote it, and so is what would list a whole family: that is never mea
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
@@ -44,6 +44,10 @@ class NetworkSet:
     file: str = ""
     entries: int = 0
 
+    def is_for(self, contexts: Collection[str]) -> bool:
+        """Is it for one of these contexts? Names of contexts are compared without case."""
+        return self.contexts is None or not _folded(contexts).isdisjoint(_folded(self.contexts))
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkPolicy:
@@ -58,7 +62,7 @@ class NetworkPolicy:
 
     def action_of(self, one: NetworkSet) -> NetworkAction | None:
         """What is done with mail from a network in this set; None if the set is not for us."""
-        if one.contexts is not None and self.contexts.isdisjoint(one.contexts):
+        if not one.is_for(self.contexts):
             return None
         return dict(self.actions).get(one.name, self.action)
 
@@ -70,8 +74,23 @@ class NetworkPolicy:
 
     def drifted(self, found: Iterable[NetworkSet]) -> tuple[str, ...]:
         """The contexts whose layer should have stopped a connection from a network in these sets."""
-        listed = {context for one in found for context in one.contexts or ()}
-        return tuple(context for context in self.drift_contexts if context in listed)
+        listed = _folded(context for one in found for context in one.contexts or ())
+        return tuple(context for context in self.drift_contexts if context.casefold() in listed)
+
+    def others(self, found: Iterable[NetworkSet]) -> tuple[str, ...]:
+        """The contexts of these sets that mailgate does not act for, in order."""
+        ours, contexts = _folded(self.contexts), {context for one in found for context in one.contexts or ()}
+        return tuple(sorted(context for context in contexts if context.casefold() not in ours))
+
+
+def nobodys(contexts: Iterable[str], sets: Iterable[NetworkSet]) -> tuple[str, ...]:
+    """Of these contexts the ones that no set names; none where no set names any, as most formats have no contexts."""
+    named = _folded(context for one in sets for context in one.contexts or ())
+    return tuple(sorted(one for one in contexts if named and one.casefold() not in named))
+
+
+def _folded(names: Iterable[str]) -> set[str]:
+    return {name.casefold() for name in names}
 
 
 def told(found: Sequence[NetworkSet]) -> dict[str, object]:

@@ -9,6 +9,7 @@ Whatever stands in a message, reading it ends with a Client: what can't be read 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -111,11 +112,19 @@ def _with(values: dict[str, str], said_by: Source) -> Client:
     )
 
 
+_ZONED = re.compile(r"([^%]*)(?:%[A-Za-z0-9_.:-]+)?")
+
+
 @lru_cache(maxsize=1024)  # mail comes from the same hosts again and again
 def address(text: str) -> str:
-    """An IP address in its canonical form, an IPv4 one that is wrapped in IPv6 unwrapped; "" if it is none."""
+    """An IP address in its canonical form, an IPv4 one that is wrapped in IPv6 unwrapped; "" if it is none. The zone of
+    one that is valid on a link only (RFC 4007 §11) is taken off: it names an interface of somebody else's.
+    """
+    found = _ZONED.fullmatch(text)
+    if not found:
+        return ""
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(found[1])
     except ValueError:
         return ""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

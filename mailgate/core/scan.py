@@ -18,10 +18,10 @@ _SYMBOL = re.compile(r"(?m)^Symbol: ([^\s(,]+)\(")
 _ABOVE_TABLE = "\n---- ---------------------- "
 _IN_TABLE = re.compile(r"(?m)^ {0,3}-?\d+(?:\.\d+)? +(\w+)(?: |$)")
 
-# "refused": nobody listens. "timeout": no answer in time. "closed": the connection ended before the answer did.
-# "garbage": an answer that makes no sense. "error": the scorer says that it could not. "unavailable": no server was
-# asked, because none is believed alive.
-UnscoredReason = Literal["refused", "timeout", "closed", "garbage", "error", "unavailable"]
+# "busy": all places at the servers were taken for too long. "refused": nobody listens. "timeout": no answer in time.
+# "closed": the connection ended before the answer did. "garbage": an answer that makes no sense. "error": the scorer
+# says that it could not. "unavailable": no server was asked, because none is believed alive.
+UnscoredReason = Literal["busy", "refused", "timeout", "closed", "garbage", "error", "unavailable"]
 UNSCORED_REASONS: tuple[UnscoredReason, ...] = get_args(UnscoredReason)
 SkippedReason = Literal["off", "too-large", "trusted-network", "exempt-recipients"]
 

@@ -36,6 +36,16 @@ def attributes(arg: str) -> dict[str, str]:
     return values
 
 
+def added(said: dict[str, str], more: dict[str, str]) -> dict[str, str]:
+    """What was said of a client, and what a later command adds. Raises ValueError if that says something otherwise:
+    it may be the client who speaks by then. For the same reason nobody is a user after the address was named.
+    """
+    settled = {"LOGIN": ""} | said if "ADDR" in said else said
+    if any(settled[name] != value for name, value in more.items() if name in settled):
+        raise ValueError("said otherwise before")
+    return said | more
+
+
 def client(values: dict[str, str]) -> Client:
     """The client with these attributes."""
     ip = _address(values.get("ADDR", ""))

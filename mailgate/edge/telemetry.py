@@ -68,6 +68,7 @@ _GAUGES = {
 _DOORS = ("lmtp", "smtp", "verdict")
 _VERDICTS = (*(action.word for action in Action), "failed")
 _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("reasons", "reason", ("too-many-connections", "too-much-in-flight")),  # those that an alert counts
     ("recipients", "outcome", ("delivered", "spooled", "held", "deferred", "rejected", "discarded")),
     ("unscored", "reason", get_args(UnscoredReason)),
     ("origin", "source", SOURCES),

@@ -30,11 +30,11 @@ NOTHING_KNOWN = MessageFacts(hops=1, bounded=True)
 
 
 class Part:
-    """A scorer or an authenticator: says `says`, raises `bug`, or `hangs`; `seen` are the messages it was given."""
+    """A scorer or an authenticator: says `says`, raises a `bug`, or `hangs`; `seen` are the messages it was given."""
 
     available = True
 
-    def __init__(self, says: Any, *, bug: bool = False, hangs: bool = False) -> None:
+    def __init__(self, says: Any, *, bug: BaseException | None = None, hangs: bool = False) -> None:
         self._says, self._bug, self._hangs = says, bug, hangs
         self.seen: list[Message] = []
         self.began: list[float] = []
@@ -49,7 +49,7 @@ class Part:
         self.seen.append(message)
         self.began.append(time.monotonic())
         if self._bug:
-            raise ValueError("a bug")
+            raise self._bug
         await (asyncio.Event().wait() if self._hangs else asyncio.sleep(0))
         return self._says
 
@@ -88,7 +88,7 @@ async def test_what_hangs_is_given_up_and_holds_nobody_up() -> None:
 
 
 async def test_a_bug_costs_the_results_only() -> None:
-    checking, heard = made(Part(SCORED), Part(FOUND, bug=True))
+    checking, heard = made(Part(SCORED), Part(FOUND, bug=ValueError("a bug")))
     found = await checked(checking)
     assert (found.scan, found.auth) == (SCORED, None)
     assert heard.value("auth_results_total", method="spf", result="pass") == 0
@@ -97,10 +97,18 @@ async def test_a_bug_costs_the_results_only() -> None:
 
 
 async def test_a_bug_in_the_scorer_is_one_of_the_doors() -> None:
-    checking, heard = made(Part(SCORED, bug=True), Part(FOUND))
+    checking, heard = made(Part(SCORED, bug=ValueError("a bug")), Part(FOUND))
     with pytest.raises(ExceptionGroup):
         await checked(checking)
     heard.events()
+
+
+async def test_a_cancellation_that_nobody_asked_for_costs_the_results_only() -> None:
+    checking, heard = made(Part(SCORED, bug=asyncio.CancelledError()), Part(FOUND, bug=asyncio.CancelledError()))
+    found = await checked(checking)
+    assert (found.scan, found.auth) == (Unscored("error", "trouble of our own"), None)
+    assert len(heard.events("auth.failed")) == 1
+    assert len(heard.events("spam.failed")) == 1
 
 
 OFF = parse({"auth": dict.fromkeys(("spf", "dkim", "dmarc", "arc"), False)}).for_rules

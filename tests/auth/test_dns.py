@@ -212,7 +212,11 @@ async def test_a_name_that_nobody_answers_for_does_not_bring_the_server_down(
     await resolver.close()
 
 
-async def test_no_more_than_so_many_at_once(dns: DnsServer, telemetry: Telemetry) -> None:
+async def test_no_more_than_so_many_at_once(
+    dns: DnsServer, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers_module, "_FIRST", 30.0)
+    monkeypatch.setattr(servers_module, "_IN_ALL", 60.0)
     dns.act("late")
     loop = asyncio.get_running_loop()
     resolver = Resolver([dns.at], telemetry)

@@ -15,6 +15,7 @@ from tests.stack.fake_script import Act, Stage, Then, say
 from tests.stack.waiting import wait_until
 
 A, B = "announce@lists.test", "dev@lists.test"
+LATER = "450 not now"
 
 
 class Daemon:
@@ -37,11 +38,9 @@ class Daemon:
 def daemon(fed: Site, fake: FakeMailman) -> Iterator[Daemon]:
     """A daemon with four messages that wait, after a first refusal for the time being."""
     fed.fill(*(Mail({A: "pending"}, age=900 - n) for n in range(3)), Mail({B: "held"}))
-    fake.on(Stage.RCPT, say("450 not now"), times=3)
+    fake.on(Stage.RCPT, say(LATER), times=3)
     made = Daemon(fed)
-    wait_until(
-        lambda: all(one["attempts"] for row in fed.rows("--list", A) for one in row["recipients"]), "a first try"
-    )
+    wait_until(lambda: {one["reply"] for row in fed.rows("--list", A) for one in row["recipients"]} == {LATER}, "a try")
     fake.behave()
     yield made
     made.child.kill()

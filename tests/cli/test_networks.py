@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mailgate.edge.networks import files
 from tests.cli.site import Site
 from tests.stack.waiting import wait_until
 
@@ -102,6 +103,27 @@ def test_check_of_a_broken_list_says_what_is_in_force(lists: Site) -> None:
     assert (row["set"], row["line"], row["file"]) == ("blocked", None, f"{lists.directory}/site.yaml")
 
 
+def test_more_than_there_is_room_for(lists: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verbs say what the daemon does: it takes nothing of the file that is too much, and all of the others."""
+    more, said = lists.directory / "own.txt", "own.txt: is too much: more than"
+    more.write_text("10.0.0.1\n")
+    for bound, most in (("MAX_SETS", 2), ("MAX_ENTRIES", 3)):
+        monkeypatch.setattr(files, bound, most)
+        ran = lists.run("networks", "check", "192.0.2.10", "10.0.0.1")
+        assert (ran.status, "192.0.2.10: mail: reject" in ran.out, "10.0.0.1: mail is taken" in ran.out) == (
+            3,
+            True,
+            True,
+        )
+        assert f"{said} {most} " in ran.err
+        assert "all files (nothing of it is)" in ran.err
+        assert [row["set"] for row in lists.run("networks", "list", "--json").rows] == ["blocked", "bots"]
+        ran = lists.run("check-config")
+        assert (ran.status, f"{said} {most} " in ran.err) == (1, True)
+        monkeypatch.undo()
+    assert lists.run("networks", "check", "10.0.0.1").status == 0
+
+
 def test_a_damaged_table_is_no_table(lists: Site) -> None:
     lists.run("networks", "reload")
     (lists.directory / "networks.table").write_bytes(b"damaged")
@@ -118,6 +140,15 @@ def test_a_table_that_can_not_be_read(lists: Site) -> None:
 
 def test_check_wants_addresses(lists: Site) -> None:
     assert lists.run("networks", "check", "192.0.2.0/24").status == 2
+    assert lists.run("networks", "check", "%eth0").status == 2
+
+
+def test_check_takes_an_address_with_its_interface(lists: Site) -> None:
+    """As the doors and `explain` do."""
+    lists.run("networks", "add", "fe80::1", "--reason", "x")
+    ran = lists.run("networks", "check", "fe80::1%eth0")
+    assert (ran.status, ran.out.splitlines()[-1].startswith("fe80::1: mail: reject")) == (0, True)
+    assert lists.run("networks", "check", "fe80::2%eth0").status == 3
 
 
 def test_add_and_remove(lists: Site) -> None:
@@ -228,8 +259,89 @@ def test_export_writes_what_mail_rejects(lists: Site) -> None:
     assert ran.out.splitlines()[1:] == ["192.0.2.128/25"]
 
 
+@pytest.mark.parametrize("broken", ["a: [", None])
+def test_export_leaves_a_good_file_where_nothing_is_known(lists: Site, tmp_path: Path, broken: str | None) -> None:
+    """A new host: a list is broken or missing, and there is no table to say what it listed before."""
+    site, out = lists.directory / "site.yaml", tmp_path / "blocked"
+    out.write_text("good")
+    site.unlink()
+    if broken:
+        site.write_text(broken)
+    for more in ((), ("--output", str(out)), ("--output", str(out), "--watch")):
+        ran = lists.run("networks", "export", "--format", "plain", *more)
+        assert (ran.status, ran.out, out.read_text()) == (1, "", "good")
+        assert f"what these listed before is not known: {site}" in ran.err
+        assert "as it was before" not in ran.err
+    # Nor is it known to a table that was made without it; what a table knows counts.
+    lists.run("networks", "reload")
+    assert lists.run("networks", "export", "--format", "plain").status == 1
+    site.write_text(SITE)
+    lists.run("networks", "reload")
+    site.write_text("a: [")
+    ran = lists.run("networks", "export", "--format", "plain", "--output", str(out))
+    assert (ran.status, "(it counts as it was before)" in ran.err) == (0, True)
+    assert "2001:db8::/32" in out.read_text()
+
+
+def test_export_counts_a_directory_that_is_gone_as_it_was(lists: Site, tmp_path: Path) -> None:
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "more.txt").write_text("10.0.0.1\n")
+    text = lists.config.read_text()
+    lists.config.write_text(text.replace('site.yaml"]', f'site.yaml", "{folder}"]'))
+    lists.run("networks", "reload")
+    folder.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        ran = lists.run("networks", "export", "--format", "plain")
+        assert (ran.status, "10.0.0.1/32" in ran.out) == (0, True)
+        assert "is in force)" in lists.run("networks", "reload").err  # the next table is made from that
+
+
+def test_export_for_a_context_of_nobody(lists: Site, tmp_path: Path) -> None:
+    out = tmp_path / "blocked"
+    out.write_text("good")
+    ran = lists.run("networks", "export", "--format", "plain", "--context", "frem", "--output", str(out))
+    assert (ran.status, ran.out, out.read_text()) == (3, "", "good")
+    assert ran.err.splitlines()[-1] == "mailgate: nothing is written: no set is for --context frem"
+    (lists.directory / "site.yaml").write_text("cidrs: [192.0.2.1]")  # a format without contexts: for everybody
+    assert "192.0.2.1/32" in lists.run("networks", "export", "--format", "plain", "--context", "frem").out
+
+
+def test_check_config_tells_of_a_context_of_nobody(lists: Site) -> None:
+    said = "mailgate: networks.contexts: frem: no set is for this context\n"
+    assert said not in lists.run("check-config").err
+    with lists.config.open() as file:
+        text = file.read()
+    lists.config.write_text(text.replace("[networks]", '[networks]\ncontexts = ["MX", "frem"]'))
+    ran = lists.run("check-config")
+    assert (ran.status, said in ran.err, "MX: no set" in ran.err) == (0, True, False)
+    (lists.directory / "site.yaml").write_text("cidrs: [192.0.2.1]")
+    assert said not in lists.run("check-config").err
+
+
+def test_contexts_have_no_case(lists: Site) -> None:
+    (lists.directory / "site.yaml").write_text("abuse_networks: {a: {context: [MX, Ferm], networks: [192.0.2.1]}}")
+    (row,) = lists.run("networks", "check", "192.0.2.1", "--json").rows
+    assert (row["action"], row["drift"], row["contexts"]) == ("reject", ["ferm"], ["MX", "Ferm"])
+    assert (
+        lists.run("networks", "check", "192.0.2.1")
+        .out.splitlines()[-1]
+        .endswith("also listed for Ferm; ferm should have stopped it (drift)")
+    )
+    for context in ((), ("--context", "FERM")):
+        assert "192.0.2.1/32" in lists.run("networks", "export", "--format", "plain", *context).out
+
+
 @pytest.mark.parametrize(
-    "arguments", [("--format", "other"), ("--format", "exim", "--watch"), ("--format", "ferm", "--name", "a b"), ()]
+    "arguments",
+    [
+        ("--format", "other"),
+        ("--format", "exim", "--watch"),
+        ("--format", "ferm", "--name", "a b"),
+        (),
+        ("--format", "nftables", "--name", "ip"),
+        ("--format", "varnish", "--name", "req"),
+    ],
 )
 def test_what_export_does_not_do(lists: Site, arguments: tuple[str, ...]) -> None:
     assert lists.run("networks", "export", *arguments).status == 2

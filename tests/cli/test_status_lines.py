@@ -64,6 +64,7 @@ WELL: dict[str, Any] = {
             "shunt": {"files": 2, "oldest_seconds": 98 * 3600.0},
         },
         "runners": dict.fromkeys(RUNNERS, True) | {"out": False},
+        "watched": {"queues": True, "runners": True},
         "trouble": {},
     },
     "reasons": {"spam-tag": 120, "network-reject": 31, "spam-reject": 12},
@@ -105,6 +106,11 @@ def test_the_example_in_the_docs() -> None:
             "no: neither Mailman nor the spool takes mail: spool.min_free: 1 B are free",
         ),
         ({"mailman": "down: refused", "mailman_behind": {}}, "mailman", "down: refused"),
+        (
+            {"mailman_behind": WELL["mailman_behind"] | {"watched": {"queues": True, "runners": False}}},
+            "unseen",
+            "runners: none of Mailman's were seen",
+        ),
         (
             {"stalled": STALLED, "shut": f"Mailman stands still: {STALLED}"},
             "stalled",

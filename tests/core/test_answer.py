@@ -197,3 +197,30 @@ def test_held() -> None:
 
 def test_a_temporary_reply_of_a_rule_keeps_its_class() -> None:
     assert answer.refused(ID, Reply(452, "", "not now")) == Reply(452, "4.0.0", f"{ID} not now")
+
+
+NO_TIME = Reply(451, "4.4.2", "no answer in time (at MAIL)")
+TOLD = (
+    (Outcome(Result.DEFERRED, NO_TIME), "spooled: 451 4.4.2 no answer in time (at MAIL)", None),
+    (
+        Outcome(Result.DEFERRED, NO_TIME),
+        f"deferred: {answer.no_space(ID)}; Mailman: 451 4.4.2 no answer in time (at MAIL)",
+        answer.no_space(ID),
+    ),
+    (
+        Outcome(Result.UNCERTAIN, NO_TIME),
+        f"deferred: {answer.trouble(ID)}; Mailman: uncertain, 451 4.4.2 no answer in time (at MAIL)",
+        answer.trouble(ID),
+    ),
+    (DELIVERED, f"delivered: {answer.delivered(ID, OK)}", None),
+)
+
+
+@pytest.mark.parametrize(("outcome", "said", "unparked"), TOLD)
+def test_the_log_says_what_exim_was_told_and_mailmans_last_word(
+    outcome: Outcome, said: str, unparked: Reply | None
+) -> None:
+    """A 452 for a full spool is nowhere else to be found: Mailman's own trouble is not what Exim was told."""
+    _, replies = answered("lmtp", {"a@lists.test": outcome}, unparked)
+    word, reply = replies["a@lists.test"]
+    assert answer.told(word, reply, outcome) == said

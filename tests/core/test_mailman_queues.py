@@ -2,7 +2,7 @@
 
 import pytest
 
-from mailgate.core.mailman_queues import Look, Queue, seen, stalled
+from mailgate.core.mailman_queues import Look, Queue, seen, stalled, undecided
 
 HOUR = 3600.0
 FIRST = Look(at=100.0, files=3, oldest=90.0, earlier=0, version=1)
@@ -60,7 +60,8 @@ def queue(age: float, moved_ago: float, looks: int = 5) -> Queue:
         ("pipeline", queue(2 * HOUR, 2 * HOUR), "nothing leaves the queue pipeline: 2 files, the oldest since 2h"),
         ("in", queue(HOUR / 2, 2 * HOUR), ""),  # not too old
         ("in", queue(2 * HOUR, HOUR / 2), ""),  # slow, or a single file that can't be processed
-        ("in", queue(2 * HOUR, 10 * HOUR, looks=1), ""),  # one look can't tell
+        ("in", queue(2 * HOUR, 10 * HOUR, looks=3), ""),  # too early to tell
+        ("in", queue(2 * HOUR, 10 * HOUR, looks=4), "nothing leaves the queue in: 2 files, the oldest since 2h"),
         ("shunt", queue(2 * HOUR, 2 * HOUR), ""),  # what lies there lies there
         ("retry", queue(2 * HOUR, 2 * HOUR), ""),
     ],
@@ -70,5 +71,35 @@ def test_when_mailman_stands_still(name: str, found: Queue, words: str) -> None:
 
 
 def test_one_file_is_one_file() -> None:
-    alone = Queue(Look(2 * HOUR, 1, 0.5 * HOUR, 1, 1), 0, 0.0, 2)
+    alone = Queue(Look(2 * HOUR, 1, 0.5 * HOUR, 1, 1), 0, 0.0, 4)
     assert stalled({"in": alone}, HOUR) == "nothing leaves the queue in: 1 file, the oldest since 1h 30m"
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "early"),
+    [
+        ("in", queue(2 * HOUR, 10 * HOUR, looks=1), True),
+        ("in", queue(2 * HOUR, 10 * HOUR, looks=3), True),
+        ("in", queue(2 * HOUR, 10 * HOUR, looks=4), False),  # it stands still
+        ("in", queue(2 * HOUR, 0, looks=2), False),  # it drains
+        ("in", queue(HOUR / 2, 10 * HOUR, looks=1), False),  # nothing in it is old
+        ("shunt", queue(2 * HOUR, 10 * HOUR, looks=1), False),
+    ],
+)
+def test_when_it_is_too_early_to_tell(name: str, found: Queue, early: bool) -> None:
+    assert undecided({name: found}, HOUR) == early
+
+
+def test_after_a_start_a_long_queue_that_drains_is_no_stall_and_one_that_does_not_is() -> None:
+    """Looks at files that are older than the start."""
+    drains = stands = None
+    for number in range(4):
+        assert not stalled({"in": drains, "out": stands} if drains and stands else {}, HOUR)
+        at = 10 * HOUR + 5 * number
+        left = 50 - (number > 2)
+        drains = seen(drains, Look(at, left, HOUR, left if number else 0, number))
+        stands = seen(stands, Look(at, 50, HOUR, 50 if number else 0, 1))
+    assert drains
+    assert stands
+    assert not stalled({"in": drains}, HOUR)
+    assert stalled({"out": stands}, HOUR).startswith("nothing leaves the queue out: 50 files, ")

@@ -33,6 +33,37 @@ def test_recipients_stay_apart() -> None:
     assert redacted({"recipients": people}) == {
         "recipients": {"*@x.test": "550 <*@x.test>", "*2@x.test": "ok", "*@y.test": "ok", "*3@x.test": "ok"}
     }
+    assert redacted({"deep": {"a@x.test": 1, "b@x.test": 2}}) == {"deep": {"*@x.test": 1, "*2@x.test": 2}}
+
+
+def test_an_address_without_a_domain_is_gone_from_everywhere() -> None:
+    fields = {
+        "sender": "Boss",
+        "lists": ["secret", "dev@lists.test"],
+        "recipients": {
+            "Secret": "deferred: 450 <secret> is busy, in <module>",
+            "other": "ok",
+            "dev-owner@lists.test": "ok",
+        },
+        "uncertain_before": ["Secret"],
+        "dialogue": [
+            "MAIL FROM:<boss>",
+            "RCPT TO:<Secret> ORCPT=x",
+            "-> 450 <secret>",
+            "RCPT TO:<third>",
+            "MAIL FROM:<>",
+        ],
+        "facts": {"text": "<secret>"},
+    }
+    assert redacted(fields) == {
+        "sender": "*",
+        "lists": ["*", "*@lists.test"],
+        "recipients": {"*": "deferred: 450 <*> is busy, in <module>", "*2": "ok", "*@lists.test": "ok"},
+        "uncertain_before": ["*"],
+        "dialogue": ["MAIL FROM:<*>", "RCPT TO:<*> ORCPT=x", "-> 450 <*>", "RCPT TO:<*>", "MAIL FROM:<>"],
+        "facts": {"text": "<*>"},
+    }
+    assert redacted({"recipients": ["secret"]}) == {"recipients": ["*"]}
 
 
 def test_what_a_message_is_found_by_stays() -> None:
@@ -51,4 +82,5 @@ def test_a_sender_without_a_domain_has_none() -> None:
 
 
 def test_a_long_text_takes_no_time() -> None:
+    assert redacted({"trace": "<" * 2**20}) == {"trace": "<" * 2**20}
     assert redacted({"trace": "x" * 2**20 + "@" + "y" * 2**20})["trace"] == "*@" + "y" * 2**20

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailgate.core.envelope import Client
-from mailgate.core.xclient import attributes, client
+from mailgate.core.xclient import added, attributes, client
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,26 @@ def test_what_it_says(arg: str, expected: Client) -> None:
 def test_what_is_none(arg: str) -> None:
     with pytest.raises(ValueError, match=r"attribute|address"):
         attributes(arg)
+
+
+@pytest.mark.parametrize(
+    ("said", "more", "together"),
+    [
+        ("NAME=a LOGIN=bob", "ADDR=192.0.2.7", "NAME=a LOGIN=bob ADDR=192.0.2.7"),
+        ("ADDR=192.0.2.7", "NAME=a HELO=b", "ADDR=192.0.2.7 NAME=a HELO=b"),
+        ("ADDR=192.0.2.7 LOGIN=bob", "LOGIN=bob ADDR=192.0.2.7", "ADDR=192.0.2.7 LOGIN=bob"),
+        ("ADDR=192.0.2.7", "ADDR=192.0.2.8", None),
+        ("ADDR=192.0.2.7", "LOGIN=bob", None),
+        ("NAME=a", "NAME=b", None),
+    ],
+)
+def test_what_a_later_command_adds(said: str, more: str, together: str | None) -> None:
+    before, new = attributes(said), attributes(more)
+    if together:
+        assert added(before, new) == attributes(together)
+        return
+    with pytest.raises(ValueError, match="otherwise"):
+        added(before, new)
 
 
 @given(st.text())

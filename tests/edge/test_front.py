@@ -268,7 +268,11 @@ def introduced(pair: Pair, *commands: str, helo: str = "mx.example.net") -> Clie
         (["ADDR=IPV6:2001:db8::7 HELO=a"], ("2001:db8::7", "xclient", "a"), {}),
         (["NAME=mx.example.org LOGIN=bob", "ADDR=192.0.2.7"], ("192.0.2.7", "xclient", "mx.example.net"),
          {"host": "mx.example.org", "user": "bob"}),
+        (["ADDR=192.0.2.7", "PORT=47 NAME=mx.example.org"], ("192.0.2.7", "xclient", "mx.example.net"),
+         {"host": "mx.example.org"}),
         (["ADDR=127.0.0.1", "ADDR=192.0.2.7"], ("192.0.2.7", "xclient", "mx.example.net"), {}),
+        (["ADDR=127.0.0.1 LOGIN=bob", "ADDR=192.0.2.7"], ("192.0.2.7", "xclient", "mx.example.net"), {}),
+        (["ADDR=127.1.2.3", "NAME=localhost"], ("203.0.113.9", "header", ""), {}),
         (["ADDR=[UNAVAILABLE] NAME=[TEMPUNAVAIL]"], ("", "unknown", "mx.example.net"), {}),
         (["ADDR=127.1.2.3 LOGIN=bob"], ("203.0.113.9", "header", ""), {}),
     ],
@@ -289,6 +293,31 @@ def test_a_stranger_cannot_say_that_he_is_another(fronted: Pair) -> None:
         client.command("RSET")
         assert client.command("XCLIENT ADDR=127.0.0.1").code == 550
         assert whom(sent(fronted, client))[:2] == ("192.0.2.7", "xclient")
+
+
+@pytest.mark.parametrize(
+    ("front", "stranger"),
+    [
+        ("ADDR=192.0.2.7", "ADDR=192.0.2.5"),
+        ("ADDR=192.0.2.7", "ADDR=127.0.0.1"),
+        ("ADDR=192.0.2.7", "HELO=a ADDR=[UNAVAILABLE]"),
+        ("ADDR=192.0.2.7", "LOGIN=bob"),  # whose mail is not checked
+        ("ADDR=192.0.2.7 NAME=mx.example.org", "NAME=mx.example.net"),
+        ("ADDR=[UNAVAILABLE]", "ADDR=192.0.2.5"),
+        ("NAME=mx.example.net", "ADDR=127.0.0.1"),  # never back to a peer
+    ],
+)
+def test_nor_before_he_introduces_himself(fronted: Pair, front: str, stranger: str) -> None:
+    """Nginx says XCLIENT once and then passes on whatever comes."""
+    with Client(fronted.gate.smtp) as client:
+        assert client.command(f"XCLIENT {front}").code == 220
+        assert str(client.command(f"XCLIENT {stranger}")) == "550 5.7.0 XCLIENT is not for you"
+        assert client.command(f"XCLIENT {front}").code == 220  # the same again is nothing new
+        client.hello("mx.example.net")
+        event = sent(fronted, client)
+        known = "192.0.2.7" if "192.0.2.7" in front else ""
+        assert whom(event)[:2] == (known, "xclient" if known else "unknown")
+        assert "user" not in event
 
 
 def test_what_is_no_xclient(fronted: Pair) -> None:

@@ -1,5 +1,6 @@
 """docs/metrics.md, the code and a gate that runs tell of the same metrics, with the same labels."""
 
+import io
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from mailgate.core.outcome import Result
 from mailgate.core.record import Miss
 from mailgate.core.scan import UNSCORED_REASONS
 from mailgate.core.verdict import Action
-from mailgate.edge.telemetry import _COUNTERS, _GAUGES, _HISTOGRAMS
+from mailgate.edge.log import EventLog
+from mailgate.edge.telemetry import _COUNTERS, _GAUGES, _HISTOGRAMS, Telemetry
 from tests.health.test_queues import put, runner
+from tests.monitoring.rules import alerts
 from tests.spam.desk import LIST, Desk, open_desk
 from tests.stack.waiting import wait_until
 
@@ -91,6 +94,8 @@ def desk() -> Iterator[Desk]:
         desk.gate.start()
         desk.send()
         wait_until(lambda: desk.gate.metric("mailgate_mailman_runners", runner="in"), "the runner is seen")
+        stalled = "mailgate_mailman_stalled"
+        wait_until(lambda: stalled in desk.gate.metrics(), "it is known that Mailman stands still")
         wait_until(lambda: desk.gate.metric("mailgate_networks", set="bad"), "the list is read")
         yield desk
 
@@ -209,3 +214,11 @@ def test_gauges_are_true_after_a_restart(desk: Desk) -> None:
     desk.fake.accept()
     desk.pair.wait_drained()
     assert desk.gate.metric("mailgate_spool_bytes") == desk.gate.metric("mailgate_spool_oldest_seconds") == 0
+
+
+def test_what_an_alert_counts_has_a_beginning() -> None:
+    """A counter that appears with its first burst has no increase: Prometheus would not see it."""
+    telemetry = Telemetry(EventLog(stream=io.StringIO()))
+    begun = {sample.rstrip().rpartition(" ")[0] for sample in telemetry.exposition()[1].decode().splitlines()}
+    for reason in re.findall(r"[a-z-]+", re.findall(r'reason=~"([^"]+)"', alerts()["MailgateTurningAway"]["expr"])[0]):
+        assert f'mailgate_reasons_total{{reason="{reason}"}}' in begun

@@ -79,6 +79,27 @@ def test_what_comes_during_a_look_has_not_left_by_the_next(tmp_path: Path, monke
         assert (queue.look.files, queue.left, queue.moved) == (files, 0, 0)
 
 
+def test_what_came_before_the_listing_has_not_passed_by_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name says that it had entered before the look began: Mailman takes a while to write it."""
+    put(tmp_path / "in", time.time())
+    queue = seen(None, look(tmp_path, {})["in"])
+    scandir = os.scandir
+
+    def renamed(path: Path) -> object:
+        monkeypatch.setattr(os, "scandir", scandir)
+        put(path, before)
+        os.utime(path, (before, before))  # another mtime for sure: that of some file systems steps by milliseconds
+        return scandir(path)
+
+    before = time.time()
+    monkeypatch.setattr(os, "scandir", renamed)
+    for files in (2, 2):
+        queue = seen(queue, look(tmp_path, {"in": queue})["in"])
+        assert (queue.look.files, queue.left, queue.moved) == (files, 0, 0)
+
+
 def test_a_file_of_another_clock_does_not_leave_again_and_again(tmp_path: Path) -> None:
     for entered in (time.time() + 3600, float("nan"), float("inf")):
         put(tmp_path / "in", entered)

@@ -82,6 +82,7 @@ def test_a_spool_that_is_full(pair: Pair) -> None:
     assert (status, json.loads(text)["ready"]) == (200, True)  # Mailman takes it
     assert "spool.min_free: " in json.loads(text)["spool"]
     assert pair.gate.metric("mailgate_spool_writable") == 0
+    assert pair.gate.metric("mailgate_spool_min_free_bytes") >= 64 * 2**40
     assert pair.gate.metric("mailgate_ready") == 1
     pair.fake.refuse()
     assert pair.send(A).final[0].code == 452
@@ -121,6 +122,7 @@ def test_all_of_it_on_one_screen(pair: Pair) -> None:
     assert line(said, "networks") == "ok"
     assert line(said, "paused") == "an upgrade"
     assert "loop 1" in line(said, "reasons")
+    assert "too-many-connections" not in line(said, "reasons")  # there was none
     assert re.match(r"upstream\.down (\d+ times, last )?\d+s ago: ", line(said, "errors"))
     assert "\x1b" not in said
     tree = page(pair, "/status")

@@ -95,6 +95,7 @@ _SCORER_UP = 'mailgate_upstream_up{@,upstream="127.0.0.1:783"}'
 _OLDEST = 'mailgate_mailman_queue_oldest_seconds{@,queue="%s"}'
 _FILES = 'mailgate_mailman_queue_files{@,queue="%s"}'
 _STALLED, _REST = "mailgate_mailman_stalled{@}", "mailgate_mailman_rest_up{@}"
+_WATCHED = 'mailgate_mailman_watched{@,what="%s"}'
 _RUNNER = 'mailgate_mailman_runners{@,runner="out"}'
 
 MAILMAN = (
@@ -127,15 +128,34 @@ MAILMAN = (
     ),
     Story(
         "MailgateMailmanUnwatched",
+        10,
+        {_WATCHED % "queues": "0x2000"},
+        ({_WATCHED % "queues": "1x90", _WATCHED % "runners": "1x90"}, UP),
+        9,
+        {"what": "queues"},
+    ),
+    # It does not go away by itself.
+    Story(
+        "MailgateMailmanUnwatched",
+        1900,
+        {_WATCHED % "queues": "0x2000"},
+        ({_WATCHED % "queues": "1x2000"},),
+        5,
+        {"what": "queues"},
+    ),
+    Story(
+        "MailgateMailmanUnwatched",
         14,
-        {**UP, _FILES % "in": "0x3 stale"},
-        ({**UP, _FILES % "in": "0x90"}, UP, {_FILES % "in": "0x3 stale"}),
+        {**UP, _WATCHED % "runners": "1x3 stale"},
+        ({**UP, _WATCHED % "runners": "1x90"}, UP, {_WATCHED % "runners": "1x3 stale"}),
         13,
+        {"what": "runners"},
     ),
 )
 
 _STATE = 'mailgate_spool_messages{@,state="%s"}'
 _USED, _FREE = "mailgate_spool_bytes{@}", "mailgate_spool_free_bytes{@}"
+_LEAST = "mailgate_spool_min_free_bytes{@}"
 _MOST, _WRITABLE = "mailgate_spool_max_bytes{@}", "mailgate_spool_writable{@}"
 _AGE = "mailgate_spool_oldest_seconds{@}"
 _COMMIT = "mailgate_spool_commit_seconds_bucket{@"
@@ -154,8 +174,16 @@ SPOOL = (
     ),
     Story("MailgateSpoolOld", 10, {_AGE: "1801x20"}, ({_AGE: "1800x20"},), 9),
     Story("MailgateSpoolExpiring", 10, {_AGE: "259201x20"}, ({_AGE: "259200x20"},), 9),
-    Story("MailgateSpoolFillsUp", 20, {_FREE: "10000-50x90"}, ({_FREE: "10000-30x90"}, {_FREE: "1x90"}), 14),
+    # The spool takes no more from spool.min_free on, long before the disk is full.
+    Story(
+        "MailgateSpoolFillsUp",
+        20,
+        {_FREE: "10000-5x90", _LEAST: "9000x90"},
+        ({_FREE: "10000-3x90", _LEAST: "9000x90"}, {_FREE: "10000x90", _LEAST: "9000x90"}),
+        14,
+    ),
     Story("MailgateSpoolFillsUp", 20, {_USED: "0+5x90", _MOST: "1000x90"}, ({_USED: "0+3x90", _MOST: "1000x90"},), 14),
+    Story("MailgateSpoolNearFull", 5, {_FREE: "110x9", _LEAST: "100x9"}, ({_FREE: "112x9", _LEAST: "100x9"},), 4),
     Story("MailgateSpoolNearFull", 5, {_USED: "81x9", _MOST: "100x9"}, ({_USED: "80x9", _MOST: "100x9"},), 4),
     Story("MailgateSpoolUnwritable", 5, {_WRITABLE: "0x9"}, ({_WRITABLE: "1x9"},), 4),
     Story(
@@ -218,6 +246,12 @@ _SCORED = 'mailgate_spam_scans_total{@,result="scored",server="127.0.0.1:783"}'
 _ACCEPTED = 'mailgate_messages_total{@,door="lmtp",verdict="accept"}'
 _BREAKER = 'mailgate_breaker_open{@,upstream="%s"}'
 
+
+def _slow(messages: int) -> str:
+    """One each quarter of an hour."""
+    return " ".join(f"{number}x14" for number in range(messages))
+
+
 SPAM = (
     Story("MailgateUnscoredMail", 25, {_UNSCORED: "0+1x60"}, ({_UNSCORED: "0+0.6x60"},), 13),
     Story(
@@ -226,6 +260,18 @@ SPAM = (
         {_UNSCORED: "0+3x60", _SCORED: "0+7x60"},
         ({_UNSCORED: "0+2x60", _SCORED: "0+8x60"}, {_SCORED: "0x60"}),
         10,
+    ),
+    # A message each quarter of an hour, and from the third hour on none is scored.
+    Story(
+        "MailgateUnscoredShare",
+        330,
+        {_SCORED: f"{_slow(12)} 12x300", _UNSCORED: f"0x179 {_slow(20)}"},
+        (
+            {_SCORED: _slow(30), _UNSCORED: f"0x179 {_slow(20)}"},  # each second one is
+            {_SCORED: "0x400", _UNSCORED: "0x299 1x15 2x99"},  # two are not many
+            {_SCORED: f"{_slow(12)} 12x100 13x200", _UNSCORED: f"0x179 {_slow(4)} 4x300"},  # it is over
+        ),
+        270,
     ),
     Story(
         "MailgateNothingScored",
@@ -259,6 +305,7 @@ SPAM = (
 )
 
 _BROKEN = 'mailgate_network_list_broken{@,file="/etc/abuse.yaml"}'
+_LISTS_FAILED = "mailgate_networks_failed{@}"
 _SKIPPED = 'mailgate_network_list_skipped{@,file="/etc/abuse.yaml"}'
 _LIST_AGE = 'mailgate_network_list_age_seconds{@,file="%s"}'
 _NETWORKS = 'mailgate_networks{@,set="blocked_nets"}'
@@ -267,6 +314,7 @@ _DAYS_UP = {"up{@}": "1x1600"}
 
 NETWORKS = (
     Story("MailgateNetworkListBroken", 10, {_BROKEN: "1x20"}, ({_BROKEN: "0x20"},), 9, {"file": "/etc/abuse.yaml"}),
+    Story("MailgateNetworksFailed", 5, {_LISTS_FAILED: "1x20"}, ({_LISTS_FAILED: "0x20"},), 4),
     Story("MailgateNetworkListSkipped", 30, {_SKIPPED: "2x40"}, ({_SKIPPED: "0x40"},), 29, {"file": "/etc/abuse.yaml"}),
     Story(
         "MailgateNetworkListStale",

@@ -70,6 +70,14 @@ def test_nftables_takes_it_and_replaces_what_was_there(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("name", ["ip", "icmpv", "tcp"])
+def test_a_name_that_nftables_takes_for_a_word_of_its_own_is_known(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "named.nft"
+    file.write_text(text("nftables", [span("192.0.2.0/24")], name))
+    done = run("unshare", "--map-root-user", "--net", "nft", "-f", file)
+    assert (done.returncode != 0) == network_exports.is_taken("nftables", name), done.stderr
+
+
 def test_nftables_takes_an_empty_list(tmp_path: Path) -> None:
     file = tmp_path / "empty.nft"
     file.write_text(exported("nftables", []))

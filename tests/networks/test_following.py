@@ -183,6 +183,17 @@ def test_no_place_for_the_table_costs_no_mail(place: Place) -> None:
     assert {one["cause"] for one in place.gate.events("networks.failed")} == {f"{place.table}: Is a directory"}
     assert not place.blocked(FIRST)
     assert place.pair.fake.taken
+    # It is seen from outside, too, and tried again before long.
+    assert place.gate.metric("mailgate_networks_failed") == 1
+    said = place.gate.cli("status").stdout
+    assert re.search(rf"^networks: +failed: {place.table}: Is a directory$", said, re.MULTILINE), said
+    word = f"could not take the files as they are (nothing is in force): {place.table}: Is a directory"
+    for verb in (("check", FIRST), ("list",)):
+        assert word in place.gate.cli("networks", *verb, check=False).stderr
+    place.table.rmdir()
+    wait_until(lambda: place.blocked(FIRST), "it is in force", deadline=60)
+    assert place.gate.metric("mailgate_networks_failed") == 0
+    assert re.search(r"^networks: +ok$", place.gate.cli("status").stdout, re.MULTILINE)
 
 
 def test_files_that_may_not_be_looked_at_keep_no_door_shut(place: Place) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailgate.core.located import Broken, Pairs, Word, from_json
-from mailgate.core.network_lists import Bad, Entry, read
+from mailgate.core.network_lists import MAX_ENTRIES, MAX_OCTETS, MAX_SETS, Bad, Entry, read
 from mailgate.core.network_table import Table
 from mailgate.core.networks import networks
 from mailgate.edge.networks import Sources, files, making, yaml
@@ -124,6 +124,11 @@ def test_definitions_of_firewalls() -> None:
         ("a.yaml", b"a: [192.0.2.1]\n...\n}", "is no YAML"),
         ("a.yml", b"", "is empty"),
         ("a.json", b"\n", "is empty"),
+        ("a.yaml", b"# managed by puppet\n", "is empty"),
+        ("a.yaml", b"\xef\xbb\xbf# managed by puppet\r\n\r\n  # more", "is empty"),
+        ("a.yaml", b"# managed by puppet\n---\n", "is no list of networks"),
+        ("a.json", b"# managed by puppet\n", "is empty"),
+        ("a.json", b"// managed by puppet\n", "is empty"),
         ("a.json", b'{"cidrs": ["192.0.2.1"],\n"cidrs": []}', "line 2: cidrs is there twice"),
         ("a.json", b'{"a": ["192.0.2.1"],\n', "line 2: is no JSON"),
         ("a.json", b'{"a": ' + b"[" * 100_000, "it is too deep"),
@@ -262,3 +267,11 @@ def test_files_that_want_too_much_memory_leave_the_table(tmp_path: Path) -> None
     )
     assert (run.returncode, run.stderr.splitlines()[-1]) == (1, "table: no memory")
     assert not (tmp_path / "table").exists()
+
+
+@pytest.mark.parametrize("page", ["docs/operating.md", "config/mailgate.toml"])
+def test_the_bounds_are_those_that_are_told(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    assert f"{MAX_SETS} sets" in text
+    assert f"{MAX_ENTRIES:,}" in text
+    assert f"{MAX_OCTETS // 2**20} MiB" in text

@@ -3,12 +3,14 @@
 import ipaddress
 import itertools
 import time
+from array import array
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mailgate.core import network_table
 from mailgate.core.network_table import Listed, ListFile, Table
 from mailgate.core.networks import Network, NetworkSet, Span
 
@@ -133,3 +135,19 @@ def test_damaged_octets_are_no_table(data: st.DataObject) -> None:
         Table(bytes(bad))
     with pytest.raises(ValueError, match="table of networks"):
         Table(good[:at])
+
+
+def test_what_has_expired_does_not_count() -> None:
+    made = table([(ipaddress.ip_network(f"192.0.2.{n}"), SETS[n % 2], 1000 + n) for n in range(6)])
+    assert [made.living(now) for now in (999.0, 1000.0, 1003.0, 2000.0)] == [(3, 3), (2, 3), (1, 1), (0, 0)]
+
+
+def test_a_table_that_does_not_count_its_listings_is_still_read() -> None:
+    """As the version before wrote it: an upgrade must not lose what broken files listed."""
+    listed = Listed()
+    listed.add(Span(4, 1, 2), SETS[0], 1001)
+    header, columns = network_table._unpacked(listed.built(SETS, (), NOW))
+    old_columns = [array("Q" if one.format == "Q" else "I", one) for one in columns[:-1]]
+    old = Table(network_table._packed({key: header[key] for key in ("made", "files", "sets")}, old_columns))
+    assert old.find(4, 1, NOW) == (old.sets[0],)
+    assert old.living(2000.0) == (1, 0)

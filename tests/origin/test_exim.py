@@ -69,6 +69,38 @@ def test_whatever_a_client_calls_itself(site: Site, source: str, helo: str) -> N
     assert (found.ip, found.helo, found.user, found.tls) == (source, helo, "", "")
 
 
+def test_what_has_waited_in_exims_queue(site: Site) -> None:
+    """After an outage Exim hands over one message after the other; each says whom it is from."""
+    site.wire.refuse()
+    sent = [site.post("127.9.8.7", user="bob@example.org") for _ in range(4)]
+    wait_until(lambda: len(site.exim.queue()) == len(sent), "all wait in Exim's queue")
+    site.wire.accept()
+    site.exim.run_queue()
+    assert [both(site, one).user for one in sent] == ["bob@example.org"] * len(sent)
+
+
+def test_what_goes_past_mailgate_from_exims_queue(site: Site) -> None:
+    """Straight to Mailman, one message after the other: what is said to mailgate alone is in none of them."""
+    host, port = site.fake.address
+    before = site.exim.extra
+    site.exim.set({**before[0], "MAILGATE_FALLBACK": f"{host}::{port}"}, before[1])
+    site.wire.refuse()
+    site.fake.refuse()
+    try:
+        sent = [site.post("127.9.8.7", user="bob@example.org") for _ in range(3)]
+        wait_until(lambda: len(site.exim.queue()) == len(sent), "all wait in Exim's queue")
+        site.fake.accept()
+        site.exim.run_queue()
+        wait_until(lambda: not site.exim.queue(), "Mailman has them")
+        found = [one for one in site.fake.taken if one.message_id in sent]
+        assert sorted(one.message_id for one in found) == sorted(sent)
+        assert not [one for one in found if b"X-Mailgate-" in one.octets]
+    finally:
+        site.fake.accept()
+        site.wire.accept()
+        site.exim.set(*before)
+
+
 def test_tls_and_a_password(site: Site) -> None:
     found = both(site, site.post("127.9.8.7", tls=True))
     assert found.tls.startswith("TLS1.")

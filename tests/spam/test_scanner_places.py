@@ -31,7 +31,7 @@ async def test_waiting_for_a_place_counts_and_is_not_the_servers_fault(make: Cal
     first = asyncio.create_task(site.scan())
     await until(lambda: site.fakes[0].scans == 1, "the place is taken")
     with Stopwatch() as watch:
-        assert await site.scan(within=3.0) == Unscored("timeout", "no spamd server became free in time")
+        assert await site.scan(within=3.0) == Unscored("busy", "no spamd server became free in time")
     assert 1.5 <= watch.seconds < 2.9
     site.fakes[0].release()
     assert isinstance(await first, Scored)

@@ -61,6 +61,11 @@ class Exim(Program):
         """Those that `set` has set."""
         return dict(self._extra)
 
+    @property
+    def extra(self) -> tuple[dict[str, object], str]:
+        """What `set` was told last."""
+        return dict(self._extra), self._appended
+
     def set(self, macros: Mapping[str, object] | None = None, appended: str = "") -> None:
         """Run with these macros more than at first, and no others, and `appended` at the end of the configuration;
         restarted if that makes a difference.

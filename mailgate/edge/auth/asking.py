@@ -38,7 +38,11 @@ class Asking:
             if self._left < 0:
                 return self._said(name, record, Resolved("too-many"), 0.0)
             self._known[key] = asyncio.ensure_future(self._new(name, record))
-        return await self._known[key]
+        task = self._known[key]
+        if not task.done():
+            # Not `await task`: whoever is cancelled while it waits would take the answer from all others who do.
+            await asyncio.wait({task})
+        return Resolved("timeout") if task.cancelled() else task.result()
 
     async def _new(self, name: str, record: RecordType) -> Resolved:
         loop = asyncio.get_running_loop()

@@ -37,7 +37,16 @@ class Bodies:
         """Those of one form."""
         if relaxed not in self._passes:
             self._passes[relaxed] = asyncio.create_task(self._pass(relaxed=relaxed))
-        return await self._passes[relaxed]
+        task = self._passes[relaxed]
+        if not task.done():
+            # Not `await task`: a signature that is given up would take the digests from all others.
+            await asyncio.wait({task})
+        return task.result()
+
+    def give_up(self) -> None:
+        """Make none any more: nobody waits for them."""
+        for task in self._passes.values():
+            task.cancel()
 
     async def _pass(self, *, relaxed: bool) -> BodyDigests:
         found = BodyDigests(relaxed=relaxed, limits=[limit for form, limit in self._limits if form is relaxed])

@@ -19,6 +19,8 @@ from mailgate.core.origin import address
 from mailgate.edge.listener.session import Session
 from mailgate.edge.listener.wire import Wire
 
+_NOT_FOR_YOU = "550 5.7.0 XCLIENT is not for you"
+
 
 class FrontedSession(Session):
     """SMTP, perhaps behind a front."""
@@ -83,21 +85,39 @@ class FrontedSession(Session):
     async def smtp_XCLIENT(self, arg: str | None) -> None:  # noqa: N802  aiosmtpd's name
         assert self.session is not None
         assert self.envelope is not None
-        # A front may need several commands for one client. With the next EHLO, it is the client who speaks.
+        # A front may need several commands for one client. With the next EHLO, it is the client who speaks; before it
+        # may be either, so a stranger is only ever told more of, and does not become a peer.
         if not self._may_introduce and not (self._said and not self.session.host_name):
-            await self.push("550 5.7.0 XCLIENT is not for you")
+            await self.push(_NOT_FOR_YOU)
         elif self.envelope.mail_from:
             await self.push("503 5.5.1 a transaction is under way")
         else:
             try:
-                self._said |= xclient.attributes(arg or "")
+                said = xclient.attributes(arg or "")
             except ValueError as error:
                 await self.push(f"501 5.5.4 {error}")
                 return
-            self._stands_for(xclient.client(self._said))
+            if not self._introduced(said):
+                await self.push(_NOT_FOR_YOU)
+                return
             self._set_rset_state()  # type: ignore[no-untyped-call]
             self.session.host_name = None
             await self.push(self.greeting)
+
+    def _introduced(self, said: dict[str, str]) -> bool:
+        """Take over what was said of the client; False if a stranger would be somebody else by it."""
+        if self._stranger is None:  # by a peer, who may say what he likes
+            together = said if "ADDR" in said else self._said | said
+        else:
+            try:
+                together = xclient.added(self._said, said)
+            except ValueError:
+                return False
+            if (ip := xclient.client(together).ip) and self.listener.trusts(ip):
+                return False
+        self._said = together
+        self._stands_for(xclient.client(together))
+        return True
 
 
 class _Reader:

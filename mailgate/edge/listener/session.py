@@ -27,6 +27,7 @@ from mailgate.edge.listener.hooks import Hooks, commands_of
 from mailgate.edge.listener.intake import Intake
 from mailgate.edge.listener.wire import LineTooLong, Wire
 from mailgate.edge.listener.words import command, path, reply_line, worded
+from mailgate.strays import caught
 
 if TYPE_CHECKING:
     from mailgate.edge.listener.listener import Listener
@@ -281,7 +282,7 @@ class Session(Ending):
             self._phase = "relay"
             if intake.refusal:
                 return self.listener.turn_away(peer, envelope, *intake.refusal)
-            return await self.listener.handle(peer, envelope, message(intake.pieces, intake.bare_cr))
+            return await caught(self.listener.handle(peer, envelope, message(intake.pieces, intake.bare_cr)))
         except Exception as error:  # noqa: BLE001  promise 2 and 3: N times 4xx for our own faults
             await self.handle_exception(error)
             self._farewell = _TROUBLE_ENDS  # where the peer stands can't be known any more

@@ -53,6 +53,8 @@ def _look(queue: Path, last: float) -> Look:
             earlier += not last < entered <= at
             if entered and (not oldest or entered < oldest):
                 oldest = entered
+    # Or what came between the first line and the listing would seem, at the next look, to have passed through since.
+    coming = coming or queue.stat().st_mtime_ns != version
     return Look(at, files, oldest, earlier, version, coming)
 
 

@@ -1,48 +1,64 @@
 """Watches Mailman from behind: what its queues hold, which runners live, and whether it stands still.
 
-Duty: a look each `mailman.probe_interval` (less often where it takes long), by the keys of [mailman] that are set.
+Duty: a look each `mailman.probe_interval` (less often where it takes long), by the keys of [mailman] that are set; at
+the queues, and at runners and REST interface, each for itself: what hides one does not hide the others.
 Promises: the loop waits for no file; a look that does not come back (a dead network mount) is not begun a second time,
 and what was seen before it counts for no longer than `_STALE`: what is not known is absent, never a zero.
-How it fails: never for mail. What can't be seen is said once (`mailman.unseen`). With `mailman.spool_when_stalled` a
-Mailman that stands still is fed no more, but for a moment now and then, by which it is seen whether it moves again.
+How it fails: never for mail. What can't be seen is said once (`mailman.unseen`), and for as long as it lasts by
+`mailman_watched`. With `mailman.spool_when_stalled` a Mailman that stands still is fed no more, but for a moment now
+and then, by which it is seen whether it moves again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from mailgate.config import MailmanConfig
-from mailgate.core.mailman_queues import RUNNERS, Look, Queue, seen, stalled
+from mailgate.core.mailman_queues import RUNNERS, Look, Queue, seen, stalled, undecided
 from mailgate.edge.mailmanwatch import queues, rest, runners
+from mailgate.edge.mailmanwatch.apart import Apart
 from mailgate.ports import Telemetry, Valve
 
 _STALE = 60.0  # seconds after which a look is too old to be told
-_PATIENCE = 30.0  # seconds for a look
 _SHARE = 10  # a look takes at most one part in so many of the time
 _DECLARED_AGAIN = 600.0  # seconds until Mailman is asked again which runners it should have
 _TRIAL = 1.0  # seconds at most for which a Mailman that stands still is fed, each mailman.stalled_after
 
-_Found = tuple[dict[str, Look], dict[str, bool], str]  # queues, runners, and why those can't be seen
 _Values = tuple[tuple[dict[str, str], float], ...]
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What the last look found in the queues of the directory `of`. `alive`: the runners that are, were, or should be
-    there.
-    """
+class _Queues:
+    """What the last look found in the queues of the directory `of`, and until when that counts."""
 
-    at: float = 0.0
-    of: Path | None = None
-    queues: Mapping[str, Queue] = field(default_factory=dict)
-    alive: Mapping[str, bool] = field(default_factory=dict)
-    version: str = ""
+    of: Path | None
+    found: Mapping[str, Queue]
+    at: float
+    good_for: float = _STALE
+
+    def fresh(self, now: float) -> Mapping[str, Queue]:
+        """What was found, if that was lately."""
+        return self.found if abs(now - self.at) < self.good_for else {}
+
+
+@dataclass(slots=True)
+class _Runners:
+    """The runners that are, were, or should be there, and which of them live."""
+
+    alive: Mapping[str, bool]
+    at: float
+    good_for: float = _STALE
+
+    def fresh(self, now: float) -> Mapping[str, bool]:
+        """They, if that was lately."""
+        return self.alive if abs(now - self.at) < self.good_for else {}
+
+
+_NO_QUEUES, _NO_RUNNERS = _Queues(None, {}, 0.0), _Runners({}, 0.0)
 
 
 class MailmanWatch:
@@ -54,54 +70,86 @@ class MailmanWatch:
         self.stalled = ""  # why Mailman is taken to stand still
         self._valve = valve
         self._telemetry = telemetry
-        self._seen = _Seen()
+        self._queues, self._runners = _NO_QUEUES, _NO_RUNNERS
         self._trouble: dict[str, str] = {}  # what can't be seen, and why
-        self._good_for = _STALE
-        self._looking: Future[_Found] | None = None
+        self._looking = Apart[Mapping[str, Look]](), Apart[Mapping[str, bool]]()
+        self._version = ""  # that Mailman said last; "" if it did not answer
         self._declared: frozenset[str] = frozenset()
         self._ask_again = 0.0
         self._tried = 0.0
 
     async def watch(self) -> None:
         """Look, for as long as the daemon runs."""
-        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._again_and_again(self._watch_queues))
+            group.create_task(self._again_and_again(self._watch_runners))
+
+    async def _again_and_again(self, look: Callable[[], Awaitable[float]]) -> None:
+        """`look` gives the seconds that it took."""
         while True:
-            started = loop.time()
-            if self.config.watched:
-                await self._look()
-            else:
-                self._seen, self._trouble = _Seen(), {}
-            pause = max(self.config.probe_interval, _SHARE * (loop.time() - started))
-            self._good_for = max(_STALE, 2 * pause)
-            self._judge(time.time())
-            await self._trial()
-            await asyncio.sleep(pause)
+            took = await look()
+            await asyncio.sleep(self._pause(took))
+
+    def _pause(self, took: float) -> float:
+        return max(self.config.probe_interval, _SHARE * took)
+
+    def _good_for(self, took: float) -> float:
+        return max(_STALE, 2 * self._pause(took))
 
     # look
 
-    async def _look(self) -> None:
-        version = await self._ask()
-        if self._looking and not self._looking.done():
-            return  # still at the one before
-        config = self.config
-        before = self._seen.queues if self._seen.of == config.queue_dir else {}
-        self._looking = _begun(lambda: _look(config, before))
+    async def _watch_queues(self) -> float:
+        started = time.monotonic()
+        if self.config.queue_dir:
+            await self._look_at_queues(self.config.queue_dir)
+        else:
+            self._queues = _NO_QUEUES
+            self._trouble.pop("queues", None)
+        took = time.monotonic() - started
+        self._judge(time.time())
+        await self._trial()
+        return took
+
+    async def _look_at_queues(self, directory: Path) -> None:
+        before, started = self._queues.found if self._queues.of == directory else {}, time.monotonic()
         try:
-            async with asyncio.timeout(_PATIENCE):
-                looks, alive, unseen = await asyncio.wrap_future(self._looking)
-        except (OSError, TimeoutError) as error:
-            self._say("queues", str(error) or f"not seen within {_PATIENCE:g} s")
+            looks = await self._looking[0].do(lambda: queues.look(directory, before))
+        except OSError as error:  # a TimeoutError is one
+            self._say("queues", str(error))
             return
-        self._say("queues", "")
-        self._say("runners", unseen)
+        if looks is None:
+            return  # still at the one before
+        self._say("queues", "" if looks else f"{directory}: none of Mailman's queues is there")
         found = {name: seen(before.get(name), look) for name, look in looks.items()}
         for name, queue in found.items():
             self._telemetry.count("mailman_drained", queue.left, queue=name)
-        self._seen = _Seen(time.time(), config.queue_dir, found, self._runners(alive), version)
+        self._queues = _Queues(directory, found, time.time(), self._good_for(time.monotonic() - started))
 
-    def _runners(self, alive: Mapping[str, bool]) -> dict[str, bool]:
+    async def _watch_runners(self) -> float:
+        started = time.monotonic()
+        await self._ask()
+        if self.config.watched:
+            await self._look_at_runners(self.config.pid_file)
+        else:
+            self._runners = _NO_RUNNERS
+            self._trouble.pop("runners", None)
+        return time.monotonic() - started
+
+    async def _look_at_runners(self, pid_file: Path | None) -> None:
+        started = time.monotonic()
+        try:
+            alive = await self._looking[1].do(lambda: runners.alive(pid_file))
+        except OSError as error:
+            self._say("runners", str(error))
+            return
+        if alive is None:
+            return
+        self._say("runners", "")
+        self._runners = _Runners(self._told(alive), time.time(), self._good_for(time.monotonic() - started))
+
+    def _told(self, alive: Mapping[str, bool]) -> dict[str, bool]:
         """Those that live, and as dead those that did or should. Nothing at all where no process was ever seen."""
-        before = self._seen.alive
+        before = self._runners.alive
         alive = {name: lives for name, lives in alive.items() if name in RUNNERS or name in self._declared}
         if not alive and not before:
             return {}
@@ -116,24 +164,25 @@ class MailmanWatch:
             self._telemetry.event("mailman.runners.up", {"runners": back})
         return found
 
-    async def _ask(self) -> str:
-        """Ask Mailman itself; its version, "" if it does not answer."""
+    async def _ask(self) -> None:
+        """Ask Mailman itself."""
         url, secret, now = self.config.rest_url, self.config.rest_secret_file.octets, time.monotonic()
         if url is None:
-            self._declared, self._ask_again = frozenset(), 0.0
-            return ""
+            self._declared, self._ask_again, self._version = frozenset(), 0.0, ""
+            self._trouble.pop("rest", None)
+            return
         try:
             async with asyncio.timeout(self.config.connect_timeout):
-                version = await rest.version(url, secret)
+                self._version = await rest.version(url, secret)
                 if now >= self._ask_again or "rest" in self._trouble:
                     self._declared = await rest.declared(url, secret)
                     self._ask_again = now + _DECLARED_AGAIN
         except (OSError, ValueError) as error:  # a TimeoutError is an OSError
             cause = str(error) or f"no answer within {self.config.connect_timeout:g} s"
+            self._version = ""
             self._say("rest", f"{url}: {cause}")
-            return ""
+            return
         self._say("rest", "")
-        return version
 
     def _say(self, what: str, trouble: str) -> None:
         if trouble and trouble != self._trouble.get(what):
@@ -147,9 +196,7 @@ class MailmanWatch:
     # judge
 
     def _judge(self, now: float) -> None:
-        before, found = self.stalled, self._fresh(now).queues
-        if self._declared:  # what Mailman has no runner for is not its to process
-            found = {name: queue for name, queue in found.items() if name in self._declared}
+        before, found = self.stalled, self._flowing(now)
         self.stalled = stalled(found, self.config.stalled_after)
         if self.stalled and not before:
             self._telemetry.event("mailman.stalled", {"cause": self.stalled}, level="error")
@@ -171,63 +218,59 @@ class MailmanWatch:
             self.on_change()
         self._valve.stalled = stalled
 
-    def _fresh(self, now: float) -> _Seen:
-        """What was seen, if that was lately."""
-        return self._seen if abs(now - self._seen.at) < self._good_for else _Seen()
+    def _flowing(self, now: float) -> dict[str, Queue]:
+        """The queues as far as Mailman has runners for them: what it has none for is not its to process."""
+        found = self._queues.fresh(now)
+        return {name: queue for name, queue in found.items() if not self._declared or name in self._declared}
 
     # tell: any thread may ask
 
     def samples(self, now: float) -> Iterator[tuple[str, str, _Values]]:
         """Gauges: name, help, labelled values."""
-        found = self._fresh(now)
-        if self.config.queue_dir and found.queues:
-            files = tuple(({"queue": name}, float(queue.look.files)) for name, queue in found.queues.items())
+        watched = tuple(({"what": what}, float(sees)) for what, sees in self._watched(now).items())
+        if watched:
+            yield "mailman_watched", "1 if what shows how Mailman is could be seen at the last look", watched
+        found, alive = self._queues.fresh(now), self._runners.fresh(now)
+        if self.config.queue_dir and found:
+            files = tuple(({"queue": name}, float(queue.look.files)) for name, queue in found.items())
             yield "mailman_queue_files", "Files in a queue of Mailman's", files
-            ages = tuple(({"queue": name}, queue.age) for name, queue in found.queues.items())
+            ages = tuple(({"queue": name}, queue.age) for name, queue in found.items())
             yield "mailman_queue_oldest_seconds", "Age of the oldest file in a queue of Mailman's", ages
-            yield "mailman_stalled", "1 while Mailman takes mail and does nothing with it", (({}, bool(self.stalled)),)
-        if found.alive:
-            alive = tuple(({"runner": name}, float(lives)) for name, lives in found.alive.items())
-            yield "mailman_runners", "1 if all processes of a runner of Mailman's are there", alive
+            if self.stalled or not undecided(self._flowing(now), self.config.stalled_after):
+                yield "mailman_stalled", "1 while Mailman takes mail and does nothing with it", _one(bool(self.stalled))
+        if alive:
+            lives = tuple(({"runner": name}, float(there)) for name, there in alive.items())
+            yield "mailman_runners", "1 if all processes of a runner of Mailman's are there", lives
         if self.config.rest_url:
-            answers = float("rest" not in self._trouble and bool(found.version))
-            yield "mailman_rest_up", "1 if Mailman's REST interface answered last", (({}, answers),)
+            yield "mailman_rest_up", "1 if Mailman's REST interface answered last", _one(bool(self._version))
+
+    def _watched(self, now: float) -> dict[str, bool]:
+        """Of what there is a key for: could it be seen? REST has a gauge of its own."""
+        found = {}
+        if self.config.queue_dir:
+            found["queues"] = "queues" not in self._trouble and bool(self._queues.fresh(now))
+        if self.config.pid_file:
+            found["runners"] = "runners" not in self._trouble and bool(self._runners.fresh(now))
+        return found
 
     def status(self, now: float) -> dict[str, object]:
         """The same for people, as JSON has it; {} if nothing is watched."""
         if not self.config.watched:
             return {}
-        found = self._fresh(now)
+        found = self._queues.fresh(now)
         return {
-            "version": found.version,
+            "version": self._version,
             "stalled": self.stalled,
+            "watched": self._watched(now),
             "queues": {
                 name: {"files": queue.look.files, "oldest_seconds": round(queue.age, 1)}
-                for name, queue in found.queues.items()
+                for name, queue in found.items()
             },
-            "runners": dict(found.alive),
+            "runners": dict(self._runners.fresh(now)),
             "trouble": dict(self._trouble),
         }
 
 
-def _look(config: MailmanConfig, before: Mapping[str, Queue]) -> _Found:
-    looks = queues.look(config.queue_dir, before) if config.queue_dir else {}
-    try:
-        return looks, runners.alive(config.pid_file), ""
-    except OSError as error:
-        return looks, {}, str(error)
-
-
-def _begun(job: Callable[[], _Found]) -> Future[_Found]:
-    """The job, begun in a thread for which the end of the daemon does not wait."""
-    future: Future[_Found] = Future()
-    future.set_running_or_notify_cancel()  # from now on it can't be cancelled
-
-    def run() -> None:
-        try:
-            future.set_result(job())
-        except BaseException as error:  # noqa: BLE001  whoever waits gets it
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="mailman", daemon=True).start()
-    return future
+def _one(value: float) -> _Values:
+    """The value of a gauge without labels."""
+    return (({}, float(value)),)

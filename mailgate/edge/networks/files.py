@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from mailgate.core import network_lists
 from mailgate.core.located import Broken
-from mailgate.core.network_lists import MAX_OCTETS, Bad, Entry
+from mailgate.core.network_lists import MAX_ENTRIES, MAX_OCTETS, MAX_SETS, Bad, Entry
 from mailgate.core.networks import NetworkSet
 from mailgate.core.units import said_octets
 from mailgate.edge.networks import yaml
@@ -24,6 +25,8 @@ _MISSING = "missing"
 _YAML = {".yaml", ".yml"}
 _TREES = {*_YAML, ".json"}  # where an empty list has a word or two
 _OF_DIRECTORIES = {*_TREES, ".txt", ".list", ".nft"}  # not editors' copies, nor packages' leftovers
+# What is no comment, of any format: a write that was cut off may have left just the file's head.
+_WORD = re.compile(r"^[\ufeff \t\r]*[^\ufeff \t\r\n#;/]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,39 @@ def _version(file: Path) -> str:
     return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
 
 
+class Room:
+    """The bounds of all files together, for who reads one after the other: the daemon, and verbs that say what it does.
+
+    Of a file that is Broken nothing counts but what is kept of it; `sets` and `entries` say what is taken.
+    """
+
+    def __init__(self) -> None:
+        self.sets = self.entries = 0
+
+    def read(self, name: str) -> Iterator[NetworkSet | Entry | Bad]:
+        """What stands in a file. Raises Broken, also where there is no room for it."""
+        before = self.sets, self.entries
+        try:
+            for one in read(name):
+                self._take(one)
+                yield one
+        except Broken:
+            self.sets, self.entries = before
+            raise
+
+    def _take(self, one: NetworkSet | Entry | Bad) -> None:
+        if isinstance(one, Entry):
+            self.entries += 1
+            if self.entries > MAX_ENTRIES:
+                raise Broken(f"is too much: more than {MAX_ENTRIES} networks in all files")
+        elif isinstance(one, NetworkSet):
+            self.sets += 1
+            if self.sets > MAX_SETS:
+                raise Broken(f"is too much: more than {MAX_SETS} sets in all files")
+
+
 def read(name: str) -> Iterator[NetworkSet | Entry | Bad]:
-    """What stands in a file, as `core.network_lists.read` has it. Raises Broken, at once or later."""
+    """What stands in a file by itself, as `core.network_lists.read` has it. Raises Broken, at once or later."""
     file = Path(name)
     try:
         with open(file, "rb", opener=_opened) as opened:
@@ -77,7 +111,7 @@ def read(name: str) -> Iterator[NetworkSet | Entry | Bad]:
         raise Broken(f"is no text: octet {error.start + 1} is not UTF-8") from None
     if len(octets) > MAX_OCTETS:
         raise Broken(f"is larger than {said_octets(MAX_OCTETS)}")
-    if file.suffix in _TREES and not text.strip("\ufeff \t\r\n"):
+    if file.suffix in _TREES and not _WORD.search(text):
         raise Broken("is empty: whoever writes it has not got to the end, or not begun")
     return network_lists.read(name, text, yaml.read(text) if file.suffix in _YAML else None)
 

@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mailgate.core.located import Broken
-from mailgate.core.network_lists import MAX_ENTRIES, MAX_SETS, Bad, Entry
+from mailgate.core.network_lists import Bad, Entry
 from mailgate.core.network_table import Listed, ListFile, Table
 from mailgate.core.networks import NetworkSet
-from mailgate.edge.networks import files
-from mailgate.edge.networks.files import Sources
+from mailgate.edge.networks.files import Room, Sources
 from mailgate.edge.networks.writing import write
 
 MODE = 0o640
@@ -35,33 +34,30 @@ def made(sources: Sources, before: Table | None, now: float) -> bytes:
     listed = Listed()
     sets: list[NetworkSet] = []
     reports = []
+    room = Room()
     for name, version in sources.versions().items():
         mark = listed.mark()
         try:
-            found, bad = _read(name, listed, len(sets))
+            found, bad = _read(name, listed, room)
             told = tuple(f"line {one.line}: {one.problem}" for one in bad[:_TOLD])
             reports.append(ListFile(name, version, "", now, len(bad), told))
         except Broken as error:
             listed.back_to(mark)
             found = _keep(name, listed, before)
-            then = {one.name: one.read for one in before.files} if before else {}
-            reports.append(ListFile(name, version, str(error), then.get(name, 0.0)))
+            room.sets, room.entries = len(sets) + len(found), listed.count
+            reports.append(ListFile(name, version, str(error), read_before(name, before)))
         sets += found
     return listed.built(sets, reports, now)
 
 
-def _read(name: str, listed: Listed, sets: int) -> tuple[list[NetworkSet], list[Bad]]:
+def _read(name: str, listed: Listed, room: Room) -> tuple[list[NetworkSet], list[Bad]]:
     found: list[NetworkSet] = []
     bad: list[Bad] = []
-    for one in files.read(name):
+    for one in room.read(name):
         if isinstance(one, Entry):
             listed.add(one.span, one.of, one.expires)
-            if listed.count > MAX_ENTRIES:
-                raise Broken(f"is too much: more than {MAX_ENTRIES} networks in all files")
         elif isinstance(one, NetworkSet):
             found.append(one)
-            if sets + len(found) > MAX_SETS:
-                raise Broken(f"is too much: more than {MAX_SETS} sets in all files")
         else:
             bad.append(one)
     return found, bad
@@ -78,6 +74,12 @@ def kept(name: str, before: Table | None) -> Iterator[Entry]:
     if before and (sets := _of_file(name, before)):
         for stretch, cover in before.stretches():
             yield from (Entry(of, stretch, 0, expires, "") for of, expires in cover if of in sets)
+
+
+def read_before(name: str, before: Table | None) -> float:
+    """When it was read last, or the files of this directory; 0.0 if never."""
+    found = (one.read for one in before.files if name in {one.name, str(Path(one.name).parent)}) if before else ()
+    return max(found, default=0.0)
 
 
 def _of_file(name: str, before: Table | None) -> list[NetworkSet]:

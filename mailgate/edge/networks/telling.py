@@ -26,9 +26,13 @@ def samples(table: Table | None, now: float) -> Iterator[tuple[str, str, _Values
     if table is None:
         return
     entries: Counter[str] = Counter()
-    for one in table.sets:
-        entries[one.name] += one.entries
-    yield "networks", "Networks in a set", tuple(({"set": name}, float(count)) for name, count in entries.items())
+    for one, count in zip(table.sets, table.living(now), strict=True):
+        entries[one.name] += count
+    yield (
+        "networks",
+        "Networks in a set that have not expired",
+        tuple(({"set": name}, float(count)) for name, count in entries.items()),
+    )
     files = table.files
     ages = tuple(({"file": one.name}, max(now - one.read, 0.0)) for one in files if one.read)
     yield "network_list_age_seconds", "Since what is in force of a file was read", ages
@@ -38,7 +42,7 @@ def samples(table: Table | None, now: float) -> Iterator[tuple[str, str, _Values
     yield "network_list_skipped", "Entries of a file that can't be read and are skipped", bad
 
 
-def status(table: Table | None, policy: NetworkPolicy, hits: Mapping[str, int]) -> dict[str, Any]:
+def status(table: Table | None, policy: NetworkPolicy, hits: Mapping[str, int], now: float) -> dict[str, Any]:
     """The same for people, as JSON has it."""
     if table is None:
         return {"made": None, "files": [], "sets": []}
@@ -58,13 +62,13 @@ def status(table: Table | None, policy: NetworkPolicy, hits: Mapping[str, int]) 
         "sets": [
             {
                 "set": one.name,
-                "networks": one.entries,
+                "networks": living,
                 "contexts": None if one.contexts is None else list(one.contexts),
                 "action": policy.action_of(one),
                 "hits": hits.get(one.name, 0),
                 "file": one.file,
                 "comment": one.comment,
             }
-            for one in table.sets
+            for one, living in zip(table.sets, table.living(now), strict=True)
         ],
     }

@@ -33,7 +33,9 @@ def read(text: str) -> Tree:
         raise Broken(f"{where}is no YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise Broken(f"is no YAML: {error}") from None
-    return Pairs() if made is None else made  # nothing but comments is an empty list
+    if made is None:
+        raise Broken("is empty: there is no word in it")
+    return made
 
 
 def _node(event: Any, events: Iterator[Any], anchors: dict[str, Tree], depth: int) -> Tree:

@@ -22,6 +22,7 @@ import sqlite3
 import stat
 from collections.abc import Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -175,6 +176,12 @@ class Database:
         with translating(doing), self.reading.connect() as connection, connection.begin():
             return job(connection)
 
+    def room(self, connection: Connection) -> place.Room:
+        """The room on its disk. The pages that the log adds are not in the file yet, and have to find their place."""
+        room = place.room(self.path)
+        pages = _pragma(connection, "page_count") * _pragma(connection, "page_size")
+        return replace(room, unwritten=max(0, pages - self.path.stat().st_size))
+
     def _seen(self) -> tuple[int, int] | None:
         try:
             state = self.path.stat()
@@ -228,8 +235,13 @@ def roll_back(connection: Connection) -> None:
 
 def reusable(connection: Connection) -> int:
     """Octets inside the file that are free to be used again."""
-    pages = connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0
-    return int(pages) * int(connection.exec_driver_sql("PRAGMA page_size").scalar() or 0)
+    return _pragma(connection, "freelist_count") * _pragma(connection, "page_size")
+
+
+def _pragma(connection: Connection, name: str) -> int:
+    # Past SQLAlchemy, as `_begin`: each group commit asks.
+    row = connection.connection.cursor().execute(f"PRAGMA {name}").fetchone()
+    return int(row[0]) if row else 0
 
 
 def give_back(connection: Connection, pages: int) -> None:

@@ -97,12 +97,16 @@ class Lock:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a store may still use. `free` and `total` in octets; `inodes` -1 where the file system does not count."""
+    """What a store may still use. `free` and `total` in octets; `inodes` -1 where the file system does not count.
+
+    `unwritten` are those of the free octets by which the database's file will grow when its log is written back.
+    """
 
     free: int
     total: int
     inodes: int
     all_inodes: int
+    unwritten: int = 0
 
 
 def room(path: Path) -> Room:
@@ -110,6 +114,11 @@ def room(path: Path) -> Room:
     state = os.statvfs(path.parent)
     inodes = state.f_favail if state.f_files else -1
     return Room(state.f_bavail * state.f_frsize, state.f_blocks * state.f_frsize, inodes, state.f_files)
+
+
+def floor(config: SpoolConfig, room: Room, owed: int) -> int:
+    """The octets that have to stay free on the disk; `owed` are those that the ballast lacks."""
+    return config.min_free.of(room.total) + owed
 
 
 def refusal(
@@ -134,11 +143,13 @@ def refusal(
             f"spool.max_bytes: {said_octets(spooled)} of {said_octets(config.max_bytes)} are in use, "
             f"{said_octets(more)} more do not fit{kept}"
         )
-    floor = config.min_free.of(room.total) + owed
-    if room.free - 2 * more + reusable < floor or room.free < 2 * more:
+    least = floor(config, room, owed)
+    free = room.free - room.unwritten
+    if free - 2 * more + reusable < least or free < 2 * more:
+        logs = f", less {said_octets(room.unwritten)} for what the log holds," if room.unwritten else ""
         return (
-            f"spool.min_free: {said_octets(room.free)} are free on the disk of {config.path.parent}, "
-            f"{said_octets(floor)} have to stay so"
+            f"spool.min_free: {said_octets(room.free)}{logs} are free on the disk of {config.path.parent}, "
+            f"{said_octets(least)} have to stay so"
         )
     if 0 <= room.inodes < min(MIN_INODES, room.all_inodes // 100 + 4):
         return f"spool.min_free: {room.inodes} inodes are free on the disk of {config.path.parent}"

@@ -27,7 +27,7 @@ from mailgate.edge.spool import chronicle, content, control, leases, place, quer
 from mailgate.edge.spool.chronicle import Event
 from mailgate.edge.spool.control import Pause
 from mailgate.edge.spool.database import Database, reusable
-from mailgate.edge.spool.errors import SpoolDamaged, translating
+from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.history import History
 from mailgate.edge.spool.housekeeping import Tended, tend
 from mailgate.edge.spool.leases import Due, Those, Verdicts
@@ -63,11 +63,12 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Octets and inodes that are free on the disk (-1 where inodes are not counted), and why a small message would
-    not be stored for want of them, or because of `spool.max_bytes`; "" if it would.
+    """Octets and inodes that are free on the disk (-1 where inodes are not counted), the octets that have to stay so,
+    and why a small message would not be stored for want of them, or because of `spool.max_bytes`; "" if it would.
     """
 
     free: int
+    floor: int
     inodes: int
     refusal: str
 
@@ -310,13 +311,14 @@ class Store:
     def space(self) -> Space:
         """The room on its disk, for any thread. Raises SpoolError."""
         database, config = self.database, self.config
-        with translating("looking at the disk"):
-            room, owed = place.room(database.path), place.Ballast(database.path).owed
+        owed = place.Ballast(database.path).owed
 
-        def refusal(connection: Connection) -> str:
-            return place.refusal(config, room, spooled(connection), SMALL, reusable(connection), owed)
+        def space(connection: Connection) -> Space:
+            room = database.room(connection)
+            words = place.refusal(config, room, spooled(connection), SMALL, reusable(connection), owed)
+            return Space(room.free, place.floor(config, room, owed), room.inodes, words)
 
-        return Space(room.free, room.inodes, database.read(refusal, "counting"))
+        return database.read(space, "looking at the disk")
 
     async def _write(self, operation: Operation[A, R], argument: A, timeout: float = DEADLINE, octets: int = 0) -> R:
         try:

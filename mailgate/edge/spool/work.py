@@ -83,7 +83,7 @@ class Work:
         self, connection: Connection, deposits: Sequence[Deposit]
     ) -> tuple[list[SpoolError | None], list[Deposit]]:
         """Who may come in. The true sum and the free pages are only looked up once a limit seems to be reached."""
-        config, room = self._config(), place.room(self._database.path)
+        config, room = self._config(), self._database.room(connection)
         sure = self._spooled_at_most is None
         spooled = storing.spooled(connection) if self._spooled_at_most is None else self._spooled_at_most
         owed = self._ballast.owed
@@ -122,7 +122,7 @@ class Work:
 
     def _no_room(self, connection: Connection, octets: int) -> SpoolFull | None:
         """Mail comes first: the ledger stays away from what has to stay free, as mail does."""
-        config, room, owed = self._config(), place.room(self._database.path), self._ballast.owed
+        config, room, owed = self._config(), self._database.room(connection), self._ballast.owed
         if not place.refusal(config, room, 0, octets, 0, owed):
             return None
         words = place.refusal(config, room, 0, octets, reusable(connection), owed)
@@ -195,7 +195,7 @@ class Work:
         more = sum(one.size for one in kept)
         if gone := self._gone():
             return [gone] * len(kept)
-        if words := place.refusal(self._config(), place.room(self._database.path), 0, more, owed=self._ballast.owed):
+        if words := place.refusal(self._config(), self._database.room(connection), 0, more, owed=self._ballast.owed):
             return [SpoolFull(words)] * len(kept)
         if self._kept_at_most is None or self._kept_at_most + more > verdicts.MOST:
             self._kept_at_most = verdicts.trim(connection, max(one.at for one in kept), more)

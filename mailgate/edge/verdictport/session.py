@@ -19,6 +19,7 @@ from mailgate.core.mbox import Unwrapper
 from mailgate.core.message import Message, message
 from mailgate.core.reply import Reply
 from mailgate.core.spamc import BadQuestion, Question, Variant
+from mailgate.strays import caught
 
 if TYPE_CHECKING:
     from mailgate.edge.verdictport.port import VerdictPort
@@ -99,7 +100,7 @@ class Session:
             asked, whole = await self._message(asked)
         self.asked = True
         if isinstance(whole, Message):
-            found = await self._port.judge(self._peer, asked, whole, self._deadline)
+            found = await caught(self._port.judge(self._peer, asked, whole, self._deadline))
         else:
             found = self._port.turn_away(self._peer, asked, whole, "message-too-large")
         return spamc.answer(asked, found) if found else spamc.failed(self._variant, "trouble of our own")
