@@ -18,8 +18,8 @@ from mailgate.blocking import Blocking, Nothing
 from mailgate.case import Case
 from mailgate.checking import Checking, Subject
 from mailgate.config import Config
-from mailgate.core import answer, headers, origin, scan, spam, stamp
-from mailgate.core.envelope import Envelope, Peer, printable
+from mailgate.core import answer, headers, origin, scan, spam, stamp, story
+from mailgate.core.envelope import Envelope, Peer
 from mailgate.core.facts import of_message
 from mailgate.core.fate import fate
 from mailgate.core.ids import gate_id
@@ -149,7 +149,7 @@ class Relay:
         clean = headers.cut(head, self.config.authserv_id)  # what our Exim said of the client, too
         if clean is not head:
             case.message = Message(clean, case.message.body, repaired=case.message.repaired)
-        case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
+        case.message_id = story.message_id(headers.first(clean, b"message-id"))
 
     async def _join(self, case: Case, joining: Joining) -> None:
         left = case.deadline - _reserve(self.config.relay.budget) - asyncio.get_running_loop().time()

@@ -30,7 +30,6 @@ from mailgate.deadlines import Deadlines
 from mailgate.ports import Records, Scanner, Telemetry
 from mailgate.strays import caught
 
-_KEEP = 1.0  # seconds of the budget that are left for the record
 _LARGE = 1024 * 1024  # octets of a message whose digest would hold the others up
 _OFFENDERS = 20  # who went most over the limits: as many are told of
 _NOTHING = Message(b"", ())
@@ -129,7 +128,7 @@ class VerdictDoor:
             if case.asked.client.source == "unknown":  # the stock variant of Exim's condition does not say it
                 case.asked = replace(case.asked, client=origin.by_received(message.exims_head))
             case.exim_id = case.exim_id or headers.own_exim_id(message.exims_head)
-            case.message_id = printable(headers.first(clean, b"message-id").decode("utf-8", "replace"))[:250]
+            case.message_id = story.message_id(headers.first(clean, b"message-id"))
 
     def _look(self, case: _Case) -> None:
         message, recipients = case.message, case.envelope.recipients
@@ -146,7 +145,7 @@ class VerdictDoor:
 
     async def _check(self, case: _Case, received: Message) -> None:
         # No score here is not counted as mail that passed without one: the relay door asks again, and counts.
-        now, limit = asyncio.get_running_loop().time(), case.deadline - _KEEP
+        now, limit = asyncio.get_running_loop().time(), case.deadline - self.config.verdict.writing
         subject = Subject(case.id, case.envelope, case.message, received, case.asked.client, case.took)
         scan_by, auth_by = (min(now + most, limit) for most in (self.config.spam.timeout, self.config.auth.timeout))
         case.facts = await self.checking.check(case.facts, subject, self.config.for_rules, scan_by, auth_by)
@@ -164,9 +163,9 @@ class VerdictDoor:
         )
         try:
             # The records keep the deadline themselves; this holds if they fail to.
-            await self._deadlines.wait(
-                caught(self._records.keep(case.exim_id, body, record, _KEEP)), asyncio.get_running_loop().time() + _KEEP
-            )
+            most = self.config.verdict.writing
+            kept = self._records.keep(case.exim_id, body, record, most)
+            await self._deadlines.wait(caught(kept), asyncio.get_running_loop().time() + most)
         except Exception:  # noqa: BLE001  the verdict stands without a record: the relay door scans again
             failed = {**_named(case), "trace": traceback.format_exc()}
             self._telemetry.event("verdict.not_kept", failed, level="error")

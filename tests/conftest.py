@@ -17,8 +17,8 @@ _SHARING = (
     ("tests/whole/test_outage.py", "tests/test_stack.py", "tests/test_fake_mailman.py", "tests/health/test_mailman.py",
      "tests/monitoring/test_live.py"),  # which ends with a dead one
     ("tests/whole/test_asked.py", "tests/whole/test_octets.py", "tests/whole/test_senders.py",
-     "tests/whole/test_disk.py", "tests/whole/test_debian.py", "tests/networks/test_exim.py",
-     "tests/spam/test_mailman_rule.py"),
+     "tests/whole/test_disk.py", "tests/whole/test_debian.py", "tests/whole/test_no_such_list.py",
+     "tests/networks/test_exim.py", "tests/spam/test_mailman_rule.py"),
 )  # fmt: skip
 # What takes long begins first: else one worker is still at it when the others have ended.
 _LONG = (

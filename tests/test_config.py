@@ -387,6 +387,9 @@ def test_every_key_of_the_shipped_file_has_a_comment_of_its_own_or_shares_one() 
             assert paragraph.startswith("# "), paragraph
 
 
+LESS_TIME = "(spam.timeout, and a second to write the verdict down): a slow scorer is given less time where Exim asks"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -400,8 +403,13 @@ def test_every_key_of_the_shipped_file_has_a_comment_of_its_own_or_shares_one() 
         ),
         (
             '[spam]\ntimeout = "20s"\n[verdict]\nlisten = ["127.0.0.1:11333"]',
-            "verdict.budget: not longer than spam.timeout: a slow scorer is given less time where Exim asks",
+            "verdict.budget: shorter than 21s " + LESS_TIME,
         ),
+        (
+            '[verdict]\nlisten = ["127.0.0.1:11333"]\nbudget = "10500ms"',
+            "verdict.budget: shorter than 11s " + LESS_TIME,
+        ),
+        ('[verdict]\nlisten = ["127.0.0.1:11333"]\nbudget = "11s"', None),
         (
             "[spam]\ntag_score = 7.0",
             "spam.tag_score: above spam.reject_score: nothing is tagged that is not rejected, too",

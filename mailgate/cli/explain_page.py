@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mailgate.cli.output import Column, line, table
-from mailgate.core import headers
+from mailgate.core import headers, story
 from mailgate.core.auth import Authenticated, Lookup
 from mailgate.core.auth_policy import skipped
 from mailgate.core.envelope import printable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FACTS = (Column("FACT"), Column("FOUND"), Column("WHY", folds=True))
 _LOOKUPS = (Column("ASKED FOR", folds=True), Column("TYPE"), Column("ANSWER"), Column("MS", right=True), Column("FROM"))
 _SETTLED = "settled before"
+_SOURCE = {"verdict": "--client"}  # whom the option names is handled as if Exim had asked about him
 _TOLD = {"unknown": "nothing says it: use --client", "verdict": "told with --client"}
 
 
@@ -47,7 +48,7 @@ def as_object(file: str, found: Explained) -> dict[str, Any]:
         "file": file,
         "bytes": subject.received.size,
         "message_id": _message_id(found),
-        "client": asdict(subject.client),
+        "client": {**asdict(subject.client), "source": _SOURCE.get(subject.client.source, subject.client.source)},
         "sender": subject.envelope.sender,
         "recipients": list(subject.envelope.recipients),
         "hops": facts.hops,
@@ -170,7 +171,7 @@ def _said(decision: Decision) -> str:
 def _message_id(found: Explained) -> str:
     if not found.subject.received.bounded:
         return ""
-    return printable(headers.first(found.subject.message.head, b"message-id").decode("utf-8", "replace"))[:250]
+    return story.message_id(headers.first(found.subject.message.head, b"message-id"))
 
 
 def _fields(found: Explained) -> list[str]:

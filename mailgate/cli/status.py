@@ -43,7 +43,10 @@ def status(
 
     Exit status: 0 it would take mail, 1 it would not, or does not answer, 2 usage.
     """
-    read, pause = read_config(config)[0], max(seconds(every, "--every"), _SHORTEST)
+    pause = seconds(every, "--every")
+    if pause < _SHORTEST:
+        raise typer.BadParameter(f"{every!r} is too short: {_SHORTEST:g}s is the shortest", param_hint="--every")
+    read = read_config(config)[0]
     if watch:
         _watch(read, pause, as_json=as_json)
         return

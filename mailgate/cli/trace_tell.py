@@ -57,8 +57,9 @@ def _tell(story: Story, now: float) -> None:
     line(_title(story))
     last = ""
     for event in story.events:
-        when = stamp(event.at)
         for word, text in _parts(event):
+            # The event was written when all was over.
+            when = stamp(event.at - _total(event.fields) if word == "arrived" else event.at)
             line(f"{when if when != last else '':<{len(when)}}  {word:<{_COLUMN}} {printable(text)}".rstrip())
             last = when
     for one in story.spooled:
@@ -155,6 +156,13 @@ def _replied(fields: Mapping[str, Any]) -> Iterator[Part]:
         yield from (("", f"  {recipient}: {said}") for recipient, said in recipients.items())
     elif isinstance(recipients, list):
         yield from (("", f"  {recipient}") for recipient in recipients)
+
+
+def _total(fields: Mapping[str, Any]) -> float:
+    """The seconds from its arrival to its event."""
+    took = fields.get("seconds")
+    total = took.get("total") if isinstance(took, Mapping) else None
+    return float(total) if isinstance(total, int | float) else 0.0
 
 
 def _seconds(took: object) -> str:

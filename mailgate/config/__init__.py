@@ -36,7 +36,7 @@ from mailgate.config.sections import (
 )
 from mailgate.core.endpoint import Endpoint
 from mailgate.core.mailman_queues import QUEUES
-from mailgate.core.units import Share
+from mailgate.core.units import Share, said_seconds
 
 __all__ = [
     "AuthConfig",
@@ -69,6 +69,7 @@ _FIXED = (  # taken only at the start
     *("hostname", "relay.lmtp", "relay.smtp", "verdict.listen", "spool.url", "http.listen"),
     *("spam.engine", "spam.servers", "spam.connections", "auth.nameservers"),
 )
+_LEAST_LOOKING = 1.0  # seconds in which a message can be looked at, at all
 _LISTS: dict[tuple[int | str, ...], type[BaseModel]] = {
     ("spam", "lists"): SpamListConfig,
     ("auth", "lists"): AuthListConfig,
@@ -114,16 +115,22 @@ def _contradictions(config: Config) -> Iterator[str]:
     relay, mailman, spool, spam, verdict = config.relay, config.mailman, config.spool, config.spam, config.verdict
     if not relay.lmtp and not relay.smtp:
         yield "relay.lmtp: no address to listen on: give relay.lmtp or relay.smtp at least one"
-    listens = [str(at) for at in (*relay.lmtp, *relay.smtp, *verdict.listen, config.http.listen)]
-    for at in sorted({at for at in listens if listens.count(at) > 1}):
-        doors = "relay.lmtp, relay.smtp, verdict.listen and http.listen"
-        yield f"relay.lmtp: {at} is listened on twice: {doors} each need their own"
+    listens: dict[str, str] = {}  # by address: whose it is
+    for key, address in _listened(config):
+        if (at := str(address)) in listens:
+            twice = "it stands there twice" if listens[at] == key else f"{listens[at]} has it, too"
+            yield f"{key}: {at} can't be listened on twice: {twice}"
+        listens[at] = key
     if str(mailman.lmtp) in listens:
         yield f"mailman.lmtp: {mailman.lmtp} is an address of mailgate's own: mail would go round in a circle"
     if relay.max_in_flight < relay.max_message_size:
         yield "relay.max_in_flight: less than relay.max_message_size: a message of that size could never pass"
     if verdict.max_in_flight < relay.max_message_size:
         yield "verdict.max_in_flight: less than relay.max_message_size: a message of that size could never be judged"
+    if verdict.listen and verdict.looking < _LEAST_LOOKING:
+        least = said_seconds(verdict.writing + _LEAST_LOOKING)
+        yield f"verdict.budget: shorter than {least}: a second of it is for writing the verdict down, so that no time \
+would be left to look at the message"
     if spam.engine != "off" and (own := {*map(str, spam.servers)} & {*map(str, verdict.listen)}):
         yield f"spam.servers: {min(own)} is the verdict door: it would ask itself"
     if mailman.spool_when_stalled and not mailman.queue_dir:
@@ -136,8 +143,8 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield "mailman.connect_timeout: not shorter than relay.budget: nothing would be left to spool the message in"
     if spam.engine != "off" and not spam.servers:
         yield 'spam.servers: nobody to ask: name a server, or write spam.engine = "off"'
-    if twice := next((one for one in spam.servers if spam.servers.count(one) > 1), None):
-        yield f"spam.servers: {twice} is named twice: to ask it again tells nothing new"
+    if double := next((one for one in spam.servers if spam.servers.count(one) > 1), None):
+        yield f"spam.servers: {double} is named twice: to ask it again tells nothing new"
     if spam.engine == "rspamd" and "servers" not in spam.model_fields_set:
         yield 'spam.servers: is needed for rspamd (the default is where spamd listens), as in ["127.0.0.1:11333"]'
     if spam.engine != "off" and spam.timeout >= relay.budget:
@@ -149,6 +156,14 @@ def _contradictions(config: Config) -> Iterator[str]:
         yield f"limits.{min(config.for_limiter.rates)}: only the verdict door can put mail off: give verdict.listen"
     if config.replay.concurrency >= mailman.connections > 1:
         yield "replay.concurrency: must leave fresh mail a connection: make it less than mailman.connections"
+
+
+def _listened(config: Config) -> Iterator[tuple[str, Endpoint]]:
+    """Each address that is listened on, with its key."""
+    yield from (("relay.lmtp", at) for at in config.relay.lmtp)
+    yield from (("relay.smtp", at) for at in config.relay.smtp)
+    yield from (("verdict.listen", at) for at in config.verdict.listen)
+    yield "http.listen", config.http.listen
 
 
 def _contradictions_of_auth(config: Config) -> Iterator[str]:
@@ -203,10 +218,7 @@ def _nearest(key: str, known: list[str]) -> str:
 
 def surroundings(config: Config) -> list[str]:
     """What stands outside the file and would keep the daemon from working: places that are missing or forbidden."""
-    listened = [("relay.lmtp", at) for at in config.relay.lmtp]
-    listened += [("relay.smtp", at) for at in config.relay.smtp]
-    listened += [("verdict.listen", at) for at in config.verdict.listen]
-    listened += [("http.listen", config.http.listen)]
+    listened = list(_listened(config))
     problems = [problem for key, at in listened if not at.path and (problem := _no_address_of_ours(key, at))]
     places = [("spool.url", config.spool.path)]
     places += [(key, Path(at.path)) for key, at in listened if at.path]

@@ -10,6 +10,7 @@ from typing import Any
 
 from mailgate.config import parse
 from mailgate.config.kinds import network
+from mailgate.core.units import said_seconds
 
 
 def remarks(file: Path) -> Iterator[str]:
@@ -19,8 +20,10 @@ def remarks(file: Path) -> Iterator[str]:
     yield from _wide(tree, "spam", "skip_networks")
     config = parse(tree)
     spam, verdict = config.spam, config.verdict
-    if spam.engine != "off" and verdict.listen and verdict.budget <= spam.timeout:
-        yield "verdict.budget: not longer than spam.timeout: a slow scorer is given less time where Exim asks"
+    if spam.engine != "off" and verdict.listen and verdict.looking < spam.timeout:
+        least = said_seconds(spam.timeout + verdict.writing)
+        yield f"verdict.budget: shorter than {least} (spam.timeout, and a second to write the verdict down): \
+a slow scorer is given less time where Exim asks"
     if spam.engine != "off" and 0 < spam.reject_score < spam.tag_score:
         yield "spam.tag_score: above spam.reject_score: nothing is tagged that is not rejected, too"
     for key in ("proxy_protocol", "xclient"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -220,10 +220,17 @@ class PolicyConfig(_Section):
 class VerdictConfig(_Section):
     """The verdict door. Peers and the size of a message are bounded as at the relay door."""
 
+    writing: ClassVar[float] = 1.0  # seconds of the budget that are left for writing the verdict down
+
     listen: tuple[Address, ...] = Field(default=(), strict=False)
     budget: Positive = 15.0
     max_connections: Annotated[int, Field(gt=0)] = 100
     max_in_flight: Size = 256 * 2**20
+
+    @property
+    def looking(self) -> float:
+        """Seconds of the budget in which a message is looked at."""
+        return self.budget - self.writing
 
 
 class LimitsConfig(_Section):

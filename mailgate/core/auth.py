@@ -101,7 +101,8 @@ class Arc:
 @dataclass(frozen=True, slots=True)
 class Dmarc:
     """`domain` is the author's (From), `published` where the record was found, `policy` what it asks for a failure of
-    this author's domain (sp and np taken into account), `testing` that t=y takes a step off it.
+    this author's domain (sp and np taken into account), `testing` that t=y takes a step off it. Where From has more
+    domains than are looked at it is "reject", and `published` "".
     """
 
     result: DmarcResult

@@ -78,8 +78,11 @@ def _strictest(words: Iterable[Enforcement]) -> Enforcement:
 
 
 def asked_for(found: Authenticated) -> Disposition:
-    """What the author's domain wants done with this message: "none" unless DMARC fails. t=y takes a step off it."""
-    if found.dmarc is None or found.dmarc.result != "fail":
+    """What the author's domain wants done with this message: "none" unless DMARC fails. t=y takes a step off it.
+
+    A permerror asks for something only where nobody is looked at, because From has too many domains.
+    """
+    if found.dmarc is None or found.dmarc.result not in {"fail", "permerror"}:
         return "none"
     return _A_STEP_DOWN[found.dmarc.policy] if found.dmarc.testing else found.dmarc.policy  # RFC 9989 §4.7
 

@@ -1,6 +1,6 @@
 """DMARC: does what SPF and DKIM vouch for belong to the author's domain, and what does that domain want? RFC 9989.
 
-Duty: the evaluation as a function of facts. What the DNS says is one of them: `evaluate` names the next question until
+Duty: the evaluation as a function of facts. What the DNS says is one of them: `evaluate` names the next questions until
 it knows enough, so that whoever asks the DNS keeps the time and the number of questions. No answer is a reason to raise
 an exception; a question that could not be answered and would have mattered is `temperror`.
 """
@@ -15,7 +15,7 @@ from mailgate.core.auth import Disposition, Dmarc, DmarcResult, RecordType, Reso
 from mailgate.core.dmarc_record import Record, record
 from mailgate.core.domains import ascii_form, within
 
-MAX_AUTHORS = 4  # author domains that are looked at
+MAX_AUTHORS = 4  # author domains that are looked at; of a message with more, none
 _MAX_WALK = 8  # questions of a tree walk, RFC 9989 §4.10
 _LONGEST = 253
 
@@ -58,6 +58,19 @@ def names(domain: str) -> tuple[str, ...]:
     return (domain, *(".".join(labels[at:]) for at in range(first, len(labels))))
 
 
+def lacking(author: str, answers: Answers) -> tuple[Question, ...]:
+    """What is to be asked for one author whoever vouches for the message; nothing when all of it is known.
+
+    That is the whole walk and not what `evaluate` would ask for next: names of a sender's choice must not use up the
+    time in which we would have learned where the author's organisation ends, and that it has nothing to do with them.
+    """
+    questions = [Question(f"_dmarc.{name}", "TXT") for name in names(author)]
+    if walk := tuple(one for one in questions if one not in answers and len(one.name) <= _LONGEST):
+        return walk
+    applied = _applied(author, answers)
+    return (applied,) if isinstance(applied, Question) else ()
+
+
 def evaluate(
     authors: tuple[str, ...],
     answers: Answers,
@@ -65,24 +78,29 @@ def evaluate(
     dkim: Iterable[Signature],
     *,
     client_known: bool = True,
-) -> Dmarc | Question:
-    """DMARC's result for the authors' domains (`author.domains`), or the next question whose answer it takes.
+) -> Dmarc | tuple[Question, ...]:
+    """DMARC's result for the authors' domains (`author.domains`), or the next questions whose answers it takes.
 
-    Ask with no `spf` and `dkim` first to have the policy looked up while these are being checked. Of several authors
-    the worst result counts, so that none hides behind another (RFC 9989 §11.5). Where the client is not known SPF may
+    Ask for what is `lacking` first, while SPF and DKIM are being checked. Of several authors the worst result counts,
+    so that none hides behind another (RFC 9989 §11.5). Where the client is not known SPF may
     have passed, for all that we know: what rests on it is `temperror`.
     """
     if not authors:
         return Dmarc("permerror", "", "", "none", testing=False, why="no author's domain in From")
     if len(authors) > MAX_AUTHORS:
-        return Dmarc("permerror", authors[0], "", "none", testing=False, why=f"{len(authors)} author domains in From")
+        # To look at the first few would tell whom to put in front; no mail of people's has as many.
+        return Dmarc("permerror", authors[0], "", "reject", testing=False, why=f"{len(authors)} author domains in From")
     vouched = _identifiers(spf, dkim, client_known=client_known)
-    results = []
+    results: list[Dmarc] = []
+    asked: list[Question] = []
     for author in authors:
         result = _of_author(author, answers, vouched)
         if isinstance(result, Question):
-            return result
-        results.append(result)
+            asked.append(result)
+        else:
+            results.append(result)
+    if asked:
+        return tuple(dict.fromkeys(asked))
     worst = max(results, key=_badness)
     return worst if len(authors) == 1 else replace(worst, why=f"{worst.why}; the worst of {len(authors)} authors")
 

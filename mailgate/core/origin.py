@@ -1,14 +1,15 @@
 """Whom a message truly comes from, of all who say something about it (DESIGN §2).
 
-Duty: the best source there is: the X-Mailgate-Client header of our Exim's transport, else the Received field that our
-Exim put on top. (What Exim told the verdict door is better still: the story knows it, see `joined`.) A stranger for
-whom a peer only passes octets on is the client himself, and can write neither of the two. Whatever stands in a message,
-reading it ends with a Client: what can't be read is unknown ("").
+Duty: the best source there is: the X-Mailgate-Client header of our Exim's transport, else, where Exim does not sign it,
+the Received field that our Exim put on top. (What Exim told the verdict door is better still: the story knows it, see
+`joined`.) A stranger for whom a peer only passes octets on is the client himself, and can write neither of the two.
+Whatever stands in a message, reading it ends with a Client: what can't be read is unknown ("").
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -29,8 +30,8 @@ class Origin:
 def origin(head: bytes, stranger: Client | None = None, secret: bytes = b"") -> Origin:
     """Whom the message with this header block, as it came in, is from. `stranger` is whom its peer passes it on for.
 
-    With a `secret` an X-Mailgate-Client header counts only with the right `mac`. One that names another message than
-    our Exim's Received field does is not this message's.
+    With a `secret` nothing counts but an X-Mailgate-Client header with the right `mac`: whoever reaches the door can
+    write a Received field. A header that names another message than our Exim's Received does is not this message's.
     """
     if stranger is not None:
         return Origin(stranger, "")
@@ -41,7 +42,7 @@ def origin(head: bytes, stranger: Client | None = None, secret: bytes = b"") -> 
     same = given == exim_id if given and exim_id else not secret
     if same and client.source != "unknown":
         return Origin(client, exim_id or (given if headers.is_exim_id(given) else ""))
-    return Origin(by_received(head), exim_id)
+    return Origin(_NOBODY if secret else by_received(head), exim_id)
 
 
 def by_received(head: bytes) -> Client:
@@ -111,11 +112,19 @@ def _with(values: dict[str, str], said_by: Source) -> Client:
     )
 
 
+_ZONED = re.compile(r"([^%]*)(?:%[A-Za-z0-9_.:-]+)?")
+
+
 @lru_cache(maxsize=1024)  # mail comes from the same hosts again and again
 def address(text: str) -> str:
-    """An IP address in its canonical form, an IPv4 one that is wrapped in IPv6 unwrapped; "" if it is none."""
+    """An IP address in its canonical form, an IPv4 one that is wrapped in IPv6 unwrapped; "" if it is none. The zone of
+    one that is valid on a link only (RFC 4007 §11) is taken off: it names an interface of somebody else's.
+    """
+    found = _ZONED.fullmatch(text)
+    if not found:
+        return ""
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(found[1])
     except ValueError:
         return ""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

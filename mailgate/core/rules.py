@@ -106,7 +106,8 @@ def dmarc(facts: MessageFacts, policy: Policy) -> Verdict | None:
         return Verdict(Action.ACCEPT, "dmarc-tag")
     if word == "hold" or asked == "quarantine":
         return Verdict(Action.HOLD, "dmarc-hold")
-    text = "the domain in From wants this rejected (DMARC)"
+    too_many = facts.auth.dmarc is not None and facts.auth.dmarc.result == "permerror"
+    text = "too many domains in From (DMARC)" if too_many else "the domain in From wants this rejected (DMARC)"
     return Verdict(Action.REJECT, "dmarc-reject", Reply(550, "5.7.1", text), unwanted=True)
 
 

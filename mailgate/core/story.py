@@ -15,6 +15,7 @@ from types import MappingProxyType
 from mailgate.core.addresses import list_of
 from mailgate.core.envelope import Envelope, printable
 
+_LONGEST = 250  # characters of a Message-ID that are kept
 _IDS = ("id", "verdict_id", "exim_id")
 
 Fields = Mapping[str, object]
@@ -85,6 +86,11 @@ def of_envelope(envelope: Envelope) -> dict[str, object]:
     return {"sender": sender, "sender_domain": domain if at else "", "lists": list(lists)}
 
 
+def message_id(field: bytes) -> str:
+    """A Message-ID as events have it: the value of its field, cut where it is very long."""
+    return printable(field.decode("utf-8", "replace"))[:_LONGEST]
+
+
 def ids(fields: Fields) -> set[str]:
     """What ties an event to others of the same message: the gate's ids and Exim's, as they are written."""
     return {value for key in _IDS if (value := fields.get(key)) and isinstance(value, str)}
@@ -110,9 +116,12 @@ def names(fields: Fields) -> set[str]:
 
 
 def meant(text: str) -> frozenset[str]:
-    """The names that a person may mean by `text`. An id counts as it is written, anything else in lower case."""
+    """The names that a person may mean by `text`. An id counts as it is written, anything else in lower
+    case; of a very long Message-ID what was kept.
+    """
     written = printable(text.strip())
-    return frozenset({written, _bare(written)})
+    bare = _bare(written)
+    return frozenset({written, bare, bare[:_LONGEST], bare[: _LONGEST - len("<")]})  # as `message_id` cuts
 
 
 def _bare(text: str) -> str:

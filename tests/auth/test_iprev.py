@@ -59,6 +59,20 @@ async def test_nobody(checks: Authentication, dns: DnsServer, ip: str) -> None:
     assert dns.asked == []
 
 
+@pytest.mark.parametrize(("ip", "result"), [("fe80::1%eth0", "permerror"), ("fe80::1%eth0;dkim=pass", None)])
+async def test_a_zone_is_no_part_of_an_address(
+    authentication: Authentication, telemetry: Telemetry, ip: str, result: str | None
+) -> None:
+    """No check can make anything of it, and each would say so with a trace in the log."""
+    said: list[str] = []
+    telemetry.event = lambda name, *_, **__: said.append(name)  # type: ignore[method-assign]
+    found = await desk.check(authentication, client=Client(ip=ip))
+    assert (found.iprev and found.iprev.result) == result
+    assert found.iprev is None or found.iprev.ip == "fe80::1"
+    assert "temperror" not in {one.result for one in found.spf}
+    assert said == []
+
+
 async def test_an_address_with_many_names(checks: Authentication, dns: DnsServer) -> None:
     """Four are looked at."""
     dns.add("11.2.0.192.in-addr.arpa", "PTR", *(f"n{n}.example.test." for n in range(40)))

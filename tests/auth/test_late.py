@@ -12,6 +12,7 @@ from mailgate.edge.auth import Authentication, octets, spf
 from mailgate.edge.auth.asking import Asked, Asking
 from mailgate.turns import Turns
 from tests.auth import desk
+from tests.auth.keys import sign
 from tests.spam.kit import Watched
 
 NOTHING = Resolved("nxdomain")
@@ -51,6 +52,78 @@ async def test_a_record_that_nobody_answers_for_by_the_deadline_is_a_temperror(s
     assert [one.result for one in found.spf] == ["none", "none"]
     assert found.dkim == ()
     assert heard.events() == []
+
+
+class Spent:
+    """A resolver with `zone` that answers at once; but silence on one of `on` lasts until there is no time any more,
+    and nothing is answered after that.
+    """
+
+    def __init__(self, zone: dict[str, str], *on: str) -> None:
+        self.zone, self.on, self.spent = zone, on, False
+
+    async def resolve(self, name: str, _record: RecordType, _deadline: float) -> Resolved:
+        if name in self.on:
+            for _ in range(200):  # turns of the loop: how long they take tells nothing
+                await asyncio.sleep(0)
+            self.spent = True
+        if self.spent:
+            return Resolved("timeout")
+        text = self.zone.get(name, "nxdomain")
+        return Resolved("found", (text.encode(),)) if text != "nxdomain" else NOTHING
+
+
+BANK = {"_dmarc.bank.test": "v=DMARC1; p=none; sp=none; np=reject"}
+REJECT = {"_dmarc.bank.test": "v=DMARC1; p=reject"}
+
+
+@pytest.mark.parametrize(
+    ("zone", "froms", "sender", "silent", "domain"),
+    [
+        (REJECT, "ceo@bank.test", "x@evil.test", "evil.test", "bank.test"),
+        (REJECT, "a@e1.test, ceo@bank.test", "x@b.test", "_dmarc.e1.test", "bank.test"),
+        (REJECT, "ceo@bank.test, a@e1.test", "x@b.test", "_dmarc.e1.test", "bank.test"),
+        (BANK, "a@e1.test, ceo@no.bank.test", "x@b.test", "_dmarc.e1.test", "no.bank.test"),
+    ],
+)
+async def test_a_slow_name_server_of_somebody_elses_hides_no_policy(
+    zone: dict[str, str], froms: str, sender: str, silent: str, domain: str
+) -> None:
+    """The time that the sender's, or another author's, name server takes is not that of the author's domain."""
+    heard = Watched()
+    mail = f"From: {froms}\r\nSubject: x\r\n\r\nx\r\n".encode()
+    found = await desk.check(Authentication(Spent(zone, silent), heard), mail, sender=sender)
+    assert found.dmarc is not None
+    assert (found.dmarc.result, found.dmarc.policy, found.dmarc.domain) == ("fail", "reject", domain)
+    assert heard.events() == []
+
+
+async def test_a_signature_whose_key_is_not_answered_hides_no_policy() -> None:
+    resolver = Spent({"_dmarc.example.test": "v=DMARC1; p=reject"}, "s._domainkey.evil.test")
+    mail = sign(domain=b"evil.test")
+    found = await desk.check(Authentication(resolver, Watched()), mail, sender="")
+    assert found.dkim is not None
+    assert found.dmarc is not None
+    assert [one.result for one in found.dkim] == ["temperror"]
+    assert (found.dmarc.result, found.dmarc.policy) == ("fail", "reject")
+
+
+async def test_what_need_not_be_known_is_not_waited_for(silent: Silent) -> None:
+    """SPF vouches for the author himself: where his organisation ends does not matter."""
+
+    class Known(Silent):
+        async def resolve(self, name: str, record: RecordType, deadline: float) -> Resolved:
+            if name == "_dmarc.example.test":
+                return Resolved("found", (b"v=DMARC1; p=reject",))
+            if name == "example.test":
+                return Resolved("found", (b"v=spf1 ip4:192.0.2.7 -all",))
+            return await super().resolve(name, record, deadline)
+
+    resolver = Known("_dmarc.")
+    found = await desk.check(Authentication(resolver, Watched()), seconds=600)
+    assert found.dmarc is not None
+    assert found.dmarc.result == "pass"
+    resolver.may.set()
 
 
 async def test_who_gives_up_a_question_takes_it_from_nobody(silent: Silent, soon: float) -> None:

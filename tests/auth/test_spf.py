@@ -192,6 +192,16 @@ async def test_a_long_name_loses_its_first_labels(checks: Authentication, dns: D
     assert found.spf[0].result == "pass"
 
 
+@pytest.mark.parametrize(
+    ("macro", "result"),
+    [("%{l0}", "permerror"), ("%{D00r}", "permerror"), ("%{l10}", "fail"), ("%{l01}", "fail"), ("%%{l0}", "fail")],
+)
+async def test_a_macro_of_no_labels_is_none(checks: Authentication, dns: DnsServer, macro: str, result: str) -> None:
+    """§7.1: the number must not be zero."""
+    dns.add("labels.spf.test", "TXT", f"v=spf1 exists:{macro}.x.spf.test -all".encode())
+    assert (await mailfrom(checks, "labels.spf.test")).result == result
+
+
 async def test_one_message_leaves_nothing_for_another(checks: Authentication, dns: DnsServer) -> None:
     """Pyspf's own DNS is never asked, its module is as it was, and no thread was begun."""
     import spf  # noqa: PLC0415

@@ -89,7 +89,7 @@ def test_every_fact_and_the_verdict(desk: tuple[Site, FakeScorer]) -> None:
 def test_the_same_for_scripts(desk: tuple[Site, FakeScorer]) -> None:
     site, _ = desk
     (row,) = explained(site, *ARGUMENTS, "--to", "other@lists.test", "--json").rows
-    assert row["client"]["ip"] == "192.0.2.66"
+    assert (row["client"]["ip"], row["client"]["source"]) == ("192.0.2.66", "--client")
     assert row["recipients"] == ["list@lists.test", "other@lists.test"]
     assert row["message_id"] == "<1@author.test>"
     assert (row["scan"]["result"], row["scan"]["score"]) == ("scored", 7.0)
@@ -149,6 +149,12 @@ def test_a_variable_that_is_not_set_is_no_fact(site: Site, arguments: tuple[str,
     ran = site.run("explain", str(site.config), *arguments)
     assert ran.status == 2
     assert "is a variable not set?" in ran.err
+
+
+@pytest.mark.parametrize("client", ["192.0.2", "fe80::1%eth0;dkim=pass", "fe80::1%", "mx.author.test"])
+def test_what_is_no_address_is_no_client(site: Site, client: str) -> None:
+    ran = site.run("explain", str(site.config), "--client", client)
+    assert (ran.status, "is not an IP address" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize("arguments", [("--client", "192.0.2"), ("--helo", "mx"), ()])

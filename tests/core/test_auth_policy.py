@@ -46,11 +46,20 @@ ACCEPT, HOLD, REJECT = Action.ACCEPT, Action.HOLD, Action.REJECT
 
 
 @pytest.mark.parametrize(
-    "auth", [None, Authenticated(), found("pass"), found("none"), found("temperror"), found("permerror")]
+    "auth", [None, Authenticated(), found("pass"), found("none"), found("temperror"), found("permerror", "none")]
 )
 @pytest.mark.parametrize("word", ["none", "hold", "reject"])
 def test_what_does_not_fail_is_no_reason(auth: Authenticated | None, word: str) -> None:
     assert decide(facts(auth), policy(dmarc_enforce=word, spf_fail=word)) == Decision(ACCEPT, (), None)
+
+
+def test_too_many_authors_are_as_one_who_wants_it_rejected() -> None:
+    """Nobody is looked at then, so that nobody can hide behind those in front."""
+    many = facts(found("permerror"))
+    assert decide(many, policy()).reasons == ("dmarc-tag",)
+    assert decide(many, policy(dmarc_enforce="hold")).reasons == ("dmarc-hold",)
+    refused = decide(many, policy(dmarc_enforce="reject"))
+    assert (refused.reasons, str(refused.reply)) == (("dmarc-reject",), "550 5.7.1 too many domains in From (DMARC)")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailgate.core.auth import Answer, DkimResult, Dmarc, Resolved, Signature, Spf, SpfResult
-from mailgate.core.dmarc import Question, evaluate, names
+from mailgate.core.dmarc import Question, evaluate, lacking, names
 from mailgate.core.dmarc_record import Record, record
 
 
@@ -101,9 +101,11 @@ def judged(
 ) -> tuple[Dmarc, list[str]]:
     """The result, and what was asked for it in turn."""
     answers: dict[Question, Resolved] = {}
-    while isinstance(said := evaluate(tuple(authors.split()), answers, spfs or [], signatures or []), Question):
-        assert said not in answers
-        answers[said] = answered(zone, said)
+    while isinstance(said := evaluate(tuple(authors.split()), answers, spfs or [], signatures or []), tuple):
+        assert said
+        for question in said:
+            assert question not in answers
+            answers[question] = answered(zone, question)
     return said, [question.name for question in answers]
 
 
@@ -349,6 +351,41 @@ def test_of_several_authors_the_worst_counts(authors: str, result: str, domain: 
     found, asked = judged(AUTHORS, authors)
     assert (found.result, found.domain) == (result, domain)
     assert len(asked) <= 4 * 8
+
+
+def test_all_authors_are_asked_for_at_once() -> None:
+    asked = evaluate(("example.org", "strict.test"), {}, [], [])
+    assert asked == (Question("_dmarc.example.org", "TXT"), Question("_dmarc.strict.test", "TXT"))
+    one = {asked[1]: answered(AUTHORS, asked[1])}
+    assert evaluate(("example.org", "strict.test"), one, [], []) == asked[:1]
+
+
+def test_too_many_authors_are_not_looked_at_and_want_it_rejected() -> None:
+    found, asked = judged(AUTHORS, "a.test b.test c.test d.test strict.test")
+    assert (found.result, found.policy, found.why, asked) == ("permerror", "reject", "5 author domains in From", [])
+
+
+@pytest.mark.parametrize(
+    ("zone", "author", "asked"),
+    [
+        (REJECT, "example.org", ["_dmarc.example.org", "_dmarc.org"]),
+        (REJECT, "m.example.org", ["_dmarc.m.example.org", "_dmarc.example.org", "_dmarc.org"]),
+        (
+            {"_dmarc.example.org": SUBDOMAINS, "_dmarc.m.example.org": "nxdomain"},
+            *("m.example.org", ["_dmarc.m.example.org", "_dmarc.example.org", "_dmarc.org", "m.example.org"]),
+        ),
+        ({}, "a.b.c.d.e.f.g.h.i", [f"_dmarc.{one}" for one in names("a.b.c.d.e.f.g.h.i")]),
+    ],
+)
+def test_what_is_to_be_asked_whoever_vouches(zone: Zone, author: str, asked: list[str]) -> None:
+    """Nothing more is needed then to know that a stranger who could not be checked is a stranger."""
+    answers: dict[Question, Resolved] = {}
+    while questions := lacking(author, answers):
+        answers |= {question: answered(zone, question) for question in questions}
+    assert [question.name for question in answers] == asked
+    found = evaluate((author,), answers, [spf("evil.test", "temperror")], [])
+    assert isinstance(found, Dmarc)
+    assert found.result in {"fail", "none"}
 
 
 LABELS = st.lists(st.sampled_from("abc"), min_size=1, max_size=9).map(".".join)

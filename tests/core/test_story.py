@@ -2,7 +2,9 @@
 
 import json
 
-from mailgate.core.story import Told, as_json, names, of_message
+import pytest
+
+from mailgate.core.story import Told, as_json, meant, message_id, names, of_message
 
 
 def test_they_are_made_once_and_not_before_they_are_read() -> None:
@@ -31,3 +33,13 @@ def test_whose_event_it_is() -> None:
     assert told is not None
     assert told.weight == 3
     assert of_message(told) is told
+
+
+@pytest.mark.parametrize("octets", [200, 246, 247, 248, 249, 250, 251, 5000])
+@pytest.mark.parametrize("written", ["<{}@X.test>", "{}@X.test"])
+def test_a_very_long_message_id_is_found_by_what_was_kept_and_by_all_of_it(octets: int, written: str) -> None:
+    whole = written.format("a" * octets)
+    kept = message_id(whole.encode())
+    assert len(kept) <= 250
+    for asked in (whole, whole.strip("<>"), kept):
+        assert names({"message_id": kept}) & meant(asked), asked

@@ -127,7 +127,7 @@ class Site:
 
     def by_received(self, message_id: str) -> Origin:
         """Whom the message is from by its Received alone."""
-        return origin(headers.cut(self.written(message_id), "gate.lists.test"), secret=SECRET)
+        return origin(headers.cut(self.written(message_id), "gate.lists.test"))
 
     def hand_over(self, head: bytes) -> str:
         """A message with this header block, straight to the gate, as a program that is no Exim might; its gate id."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.stack.children import Child, account, me
+from tests.stack.ports import Port
 from tests.stack.program import Program
 from tests.stack.waiting import PATIENCE, wait_until
 
@@ -19,7 +20,9 @@ CONFIG = Path(__file__).parents[2] / "config" / "exim4"
 
 
 class Exim(Program):
-    """Takes mail for *@`domain` on `port` and hands it by LMTP to `next_hop`."""
+    """Takes mail for *@`domain` on `port` and hands it by LMTP to `next_hop`. Mailman, whom it asks for each recipient,
+    is down, as far as it sees, until `set` names it.
+    """
 
     name = "Exim"
 
@@ -30,6 +33,7 @@ class Exim(Program):
         self._extra: dict[str, object] = {}
         self._appended = ""
         owner = self._drop or me()
+        self._nobody = Port()
         directory.mkdir(mode=0o755)
         for folder in ("log", "spool"):
             (directory / folder).mkdir()
@@ -43,6 +47,7 @@ class Exim(Program):
             "MAILGATE_HOST": next_hop[0],
             "MAILGATE_PORT": next_hop[1],
             "MAILGATE_DOMAINS": domain,
+            "MAILGATE_MAILMAN_PORT": self._nobody.number,
         }
         self._write()
         owner.own(directory, self._config, directory / "log", directory / "spool")
@@ -84,6 +89,11 @@ class Exim(Program):
         if self._child is not None:
             self._child.stop()
             self._child = None
+
+    def close(self) -> None:
+        """End it and give its ports back."""
+        super().close()
+        self._nobody.close()
 
     def command(self, *arguments: str, deadline: float = PATIENCE, check: bool = True) -> str:
         """Run exim4 with this configuration, as the daemon's user; what it prints."""

@@ -9,6 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mailgate.cli.main import app
+from mailgate.cli.output import stamp
+from mailgate.cli.trace_tell import tell
+from mailgate.edge.spool.chronicle import Event
+from mailgate.edge.spool.tracing import Found, Story
 from tests.edge.pair import mail
 from tests.spam.desk import LIST
 from tests.stack.fake_script import Stage, say
@@ -196,6 +200,23 @@ def test_for_people(place: Place) -> None:
     for words in wanted:
         assert any(line.startswith(words) for line in lines), (words, lines)
         lines = lines[next(n for n, line in enumerate(lines) if line.startswith(words)) + 1 :]
+
+
+def test_a_message_arrived_before_its_reply(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its event is written when all is over, which may be 45 s later."""
+    at = 1_795_881_600.0
+    fields = {"door": "lmtp", "verdict": "accept", "recipients": {LIST: "spooled: 451"}, "seconds": {"total": 40.0}}
+    story = Story(frozenset({"01m8"}), (Event(at, "message.spooled", "warning", fields),), ())
+    tell(Found([story]), "01m8", at, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith(f"{stamp(at - 40)}  arrived ")
+    assert lines[2].startswith(f"{stamp(at)}  verdict ")
+
+
+def test_how_often_to_look_is_a_time(place: Place) -> None:
+    told = place.run("status", "--watch", "--every", "0s")
+    assert told.status == 2
+    assert "'0s' is too short: 0.2s is the shortest" in " ".join(told.err.split())
 
 
 def test_nothing_is_known(place: Place) -> None:

@@ -1,14 +1,20 @@
 """The verdict door of a gate: what it says of a message, what it remembers, and what it leaves to the relay door."""
 
+import asyncio
+import os
 import signal
 import socket
+import stat
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from mailgate.core.endpoint import Endpoint
+from mailgate.edge.sockets import Sockets
 from tests.edge.pair import mail
 from tests.spam.desk import LIST, marks
 from tests.stack.fake_scorer import Act
@@ -190,6 +196,18 @@ def test_the_stock_variant(counter: Counter) -> None:
 def test_the_unix_socket(counter: Counter) -> None:
     counter.scores(7.2)
     assert lines(ask(counter.unix, counter.post()[1]))["Action"] == "reject"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder to another group")
+async def test_a_unix_socket_is_for_the_group_of_its_folder(tmp_path: Path) -> None:
+    """By which Exim alone may ask: the head of mailgate.service."""
+    os.chown(tmp_path, -1, 12345)
+    tmp_path.chmod(0o2750)
+    sockets = Sockets()
+    await sockets.listen(Endpoint(path=str(tmp_path / "verdict.sock")), asyncio.Protocol)
+    made = (tmp_path / "verdict.sock").stat()
+    assert (made.st_gid, stat.S_IMODE(made.st_mode)) == (12345, 0o660)
+    sockets.close()
 
 
 # one scan

@@ -120,6 +120,9 @@ def test_more_connections_than_allowed(serves: Counter) -> None:
             stack.enter_context(connect(serves.door)).sendall(b"CHECK")
         wait_until(lambda: serves.gate.metric("mailgate_connections", door="verdict") == 20, "all are in")
         assert ask(serves.door, b"").endswith(f"EX_TEMPFAIL {LATE}\r\n")
+        # Exim sends all of a message before it reads: it must not find the connection reset.
+        for question in (QUESTION, rspamc(received() + mail("<big@example.net>", (b"x" * 898 + b"\r\n") * 3000))):
+            assert ask(serves.door, question).endswith(f"EX_TEMPFAIL {LATE}\r\n")
     serves.gate.wait_for_event("peer.refused", cause="max_connections")
 
 

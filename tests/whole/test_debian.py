@@ -39,6 +39,7 @@ dc_localdelivery='mail_spool'
 SITE = """
 CONFDIR = {confdir}
 SPOOLDIR = {state}/spool
+CHECK_RCPT_LOCAL_ACL_FILE = {confdir}/mailgate_check_rcpt
 CHECK_DATA_LOCAL_ACL_FILE = {confdir}/mailgate_check_data
 MAIN_HARDCODE_PRIMARY_HOSTNAME = mx.lists.test
 MAIN_HOST_LOOKUP =
@@ -57,7 +58,8 @@ class DebianExim(Exim):
         shutil.rmtree(confdir, ignore_errors=True)
         shutil.copytree(DEBIAN / "conf.d", confdir / "conf.d")
         shutil.copytree(CONFIG / "conf.d", confdir / "conf.d", dirs_exist_ok=True)
-        shutil.copy(CONFIG / "mailgate_check_data", confdir)
+        for part in ("mailgate_check_rcpt", "mailgate_check_data"):
+            shutil.copy(CONFIG / part, confdir)
         (confdir / "update-exim4.conf.conf").write_text(ANSWERS)
         ours = {name: value for name, value in (self._macros | self._extra).items() if name.startswith("MAILGATE_")}
         site = SITE.format(confdir=confdir, state=self.directory, port=self.port.number)
@@ -114,3 +116,16 @@ def test_without_the_macro_nobody_is_asked(stack: Stack, exim: DebianExim, a_lis
     [line] = exim.wait_for_log("=> ")
     assert re.search(r"R=mailgate_router T=mailgate_transport .* C=\"250 2\.0\.0 [0-9a-z]{18} delivered: Ok\"", line)
     assert not exim.log_lines("spam acl condition")
+
+
+def test_a_list_that_does_not_exist_is_refused_in_the_session(stack: Stack, exim: DebianExim, a_list: str) -> None:
+    host, port = stack.mailman.address
+    exim.set({"MAILGATE_MAILMAN_HOST": host, "MAILGATE_MAILMAN_PORT": port})
+    exim.start()
+    # From elsewhere: mail of dc_relay_nets, where 127.0.0.1 is always in, is accepted by Debian before our part.
+    with Client(exim.address, source="127.9.8.7") as client:
+        assert client.command("MAIL FROM:<ida@example.org>").code == 250
+        asked = ("nosuch@lists.test", a_list, a_list.replace("@", "-owner@"), "postmaster@lists.test")
+        first, *others = [str(client.command(f"RCPT TO:<{recipient}>")) for recipient in asked]
+    assert first == "550 5.1.1 there is no such list here"
+    assert others == ["250 Accepted"] * 3

@@ -11,18 +11,17 @@ import asyncio
 import time
 import traceback
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mailgate.core import arc as chains
-from mailgate.core import author
-from mailgate.core.auth import Arc, Authenticated, Dmarc, Iprev, Lookup, Resolved, Signature, Spf
+from mailgate.core import author, origin
+from mailgate.core.auth import Arc, Authenticated, Dmarc, Iprev, Lookup, Signature, Spf
 from mailgate.core.dkim import Signed
-from mailgate.core.dmarc import Question, evaluate
 from mailgate.core.envelope import Client, Envelope
 from mailgate.core.message import Message
 from mailgate.core.signed_fields import Fields
-from mailgate.edge.auth import arc, dkim, iprev, octets, spf
+from mailgate.edge.auth import arc, dkim, dmarc, iprev, octets, spf
 from mailgate.edge.auth.asking import Asked, Asking
 from mailgate.ports import Resolver, Telemetry
 from mailgate.strays import caught
@@ -71,20 +70,24 @@ class Authentication:
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
+        client = replace(client, ip=origin.address(client.ip))  # no zone, of which no check can make anything
         authors = author.domains(message.head) if message.bounded else ()
         asked = Asked(deadline - _FOR_THE_REST, [])
         case = _Case(envelope, message, client, authors, deadline, asked)
-        answers: dict[Question, Resolved] = {}
-        policy = self._asking(case, _DMARC)
-        of_client, (signatures, chain), early, name = await asyncio.gather(
-            self._guarded(case, self._spf(case), spf.unknown(client, envelope.sender, "not done in time")),
-            self._signed(case),
-            self._dmarc(case, policy, answers, (), ()),  # while the others wait for the DNS: the record
-            self._guarded(case, iprev.check(client, self._asking(case, _IPREV)), _no_name(client)),
-        )
-        dmarc = await self._dmarc(case, policy, answers, of_client, signatures or ()) if early else None
+        known = not spf.nobody(client)  # what comes by way of this host may have come from the author's
+        of_author = dmarc.Checking(authors if self.dmarc else (), self._asking(case, _DMARC), client_known=known)
+        early = asyncio.create_task(self._guarded(case, of_author.policies(), None))
+        try:
+            of_client, (signatures, chain), name = await asyncio.gather(
+                self._guarded(case, self._spf(case), spf.unknown(client, envelope.sender, "not done in time")),
+                self._signed(case),
+                self._guarded(case, iprev.check(client, self._asking(case, _IPREV)), _no_name(client)),
+            )
+            result = await self._dmarc(case, of_author, of_client, signatures or ())
+        finally:
+            early.cancel()  # what has not been answered was not needed
         lookups: tuple[Lookup, ...] = tuple(asked.lookups)
-        return Authenticated(of_client, signatures, chain, dmarc, name, lookups, loop.time() - started)
+        return Authenticated(of_client, signatures, chain, result, name, lookups, loop.time() - started)
 
     def _asking(self, case: _Case, most: int) -> Asking:
         return Asking(self._resolver, case.asked, most)
@@ -93,9 +96,13 @@ class Authentication:
         """What a check comes to, or `otherwise` at the deadline, and for a bug of ours."""
         try:
             async with asyncio.timeout_at(case.deadline):
-                return await caught(checking)
+                return await self._faultless(checking, otherwise)
         except TimeoutError:
             return otherwise
+
+    async def _faultless(self, checking: Coroutine[Any, Any, _T], otherwise: _T) -> _T:
+        try:
+            return await caught(checking)
         except Exception:  # noqa: BLE001  a check must not stop the mail
             self._telemetry.event("auth.failed", {"trace": traceback.format_exc()}, level="error")
             return otherwise
@@ -145,33 +152,13 @@ class Authentication:
         return await arc.check(chain, checking, asking, self._turns, case.deadline)
 
     async def _dmarc(
-        self,
-        case: _Case,
-        asking: Asking,
-        answers: dict[Question, Resolved],
-        of_client: tuple[Spf, ...],
-        signatures: tuple[Signature, ...],
+        self, case: _Case, checking: dmarc.Checking, of_client: tuple[Spf, ...], signatures: tuple[Signature, ...]
     ) -> Dmarc | None:
         if not self.dmarc:
             return None
         domain = case.authors[0] if case.authors else ""
-        late = Dmarc("temperror", domain, "", "none", testing=False, why="not done in time")
-        return await self._guarded(case, _evaluated(case, asking, answers, of_client, signatures), late)
-
-
-async def _evaluated(
-    case: _Case,
-    asking: Asking,
-    answers: dict[Question, Resolved],
-    of_client: tuple[Spf, ...],
-    signatures: tuple[Signature, ...],
-) -> Dmarc:
-    known = not spf.nobody(case.client)  # what comes by way of this host may have come from the author's
-    while True:
-        found = evaluate(case.authors, answers, of_client, signatures, client_known=known)
-        if not isinstance(found, Question):
-            return found
-        answers[found] = await asking.ask(found.name, found.type)
+        bug = Dmarc("temperror", domain, "", "none", testing=False, why="trouble of our own")
+        return await self._faultless(checking.result(of_client, signatures, case.deadline), bug)
 
 
 def _chain(fields: Fields) -> chains.Chain | Arc:

@@ -32,6 +32,7 @@ _NAMES = 10  # of an address, §4.6.4
 _LONGEST = 253  # octets of a name, §7.3
 _ADDRESS = 320  # characters
 _LABEL = re.compile(r"[0-9a-z](?:[0-9a-z-]{0,61}[0-9a-z])?", re.IGNORECASE)
+_NO_LABELS = re.compile(r"%[%_-]|(%\{[a-z]0+(?![0-9]))", re.IGNORECASE)
 _MACRO_AT_THE_END = re.compile(r"(?:%[%_-]|%\{[^{}]*\})\.?\Z")
 
 Identity = Literal["mailfrom", "helo"]
@@ -97,6 +98,8 @@ class _Query(spf.query):  # type: ignore[misc]
         last = arg.removesuffix(".").rpartition(".")
         if not _MACRO_AT_THE_END.search(arg) and (not last[1] or last[2].isdigit() or not _LABEL.fullmatch(last[2])):
             raise spf.PermError("not a domain", arg)
+        if any(found[1] for found in _NO_LABELS.finditer(arg)):  # §7.1: the number of labels is not zero
+            raise spf.PermError("a macro without labels", arg)
         name: str = self.expand(arg)
         while len(name) > _LONGEST and "." in name:
             name = name.partition(".")[2]

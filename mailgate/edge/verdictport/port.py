@@ -34,6 +34,7 @@ class VerdictPort:
         self.in_flight = 0  # octets of the messages under way
         self._sockets = Sockets()
         self._sessions: dict[Session, asyncio.Task[None]] = {}
+        self._turned_away: set[asyncio.Task[None]] = set()  # who are being told that there is no room
         self._draining = False
         self._quiet = asyncio.Event()
 
@@ -64,7 +65,7 @@ class VerdictPort:
     async def stop(self) -> None:
         """Close everything, whatever is under way."""
         self._sockets.close()
-        tasks = tuple(self._sessions.values())
+        tasks = (*self._sessions.values(), *self._turned_away)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -75,28 +76,34 @@ class VerdictPort:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = address_of(writer.get_extra_info("peername"))
-        if self._refused(peer):
-            writer.write(spamc.failed("RSPAMC", "not now"))
-            writer.close()
-            return
         session = Session(self, peer, reader, writer)
+        if refused := self._refused(peer):
+            # Exim sends the whole message before it reads: closed at once, the answer would be reset away.
+            if refused == "too-many-connections" and len(self._turned_away) < self.config.verdict.max_connections:
+                task = asyncio.create_task(session.turn_away())
+                self._turned_away.add(task)
+                task.add_done_callback(self._turned_away.discard)
+            else:
+                writer.write(spamc.failed("RSPAMC", "not now"))
+                writer.close()
+            return
         self._sessions[session] = task = asyncio.create_task(session.serve())
         task.add_done_callback(lambda _: self._gone(session))
         self.telemetry.gauge("connections", len(self._sessions), door="verdict")
 
-    def _refused(self, peer: str) -> bool:
-        """Is the peer to be sent away? Said and counted here."""
+    def _refused(self, peer: str) -> str:
+        """Why the peer is to be sent away, "" if it is not. Said and counted here."""
         if self._draining:
-            return True
+            return "draining"
         if not trusted(peer, self.config.relay.trusted_peers):
             cause, reason = "is not one of our trusted peers", "untrusted-peer"
         elif len(self._sessions) >= self.config.verdict.max_connections:
             cause, reason = "max_connections", "too-many-connections"
         else:
-            return False
+            return ""
         self.telemetry.event("peer.refused", {"door": "verdict", "peer": peer, "cause": cause}, level="warning")
         self.telemetry.count("reasons", reason=reason)
-        return True
+        return reason
 
     def _gone(self, session: Session) -> None:
         del self._sessions[session]

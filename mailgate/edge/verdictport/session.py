@@ -65,6 +65,15 @@ class Session:
         finally:
             self._writer.transport.abort()
 
+    async def turn_away(self) -> None:
+        """Say that there is no verdict now, whatever is asked, and keep nothing of it."""
+        try:
+            await self._say(spamc.failed(self._variant, "not now"))
+        except OSError:
+            pass  # it did not wait for that: it goes on without us, as it would have done
+        finally:
+            self._writer.transport.abort()
+
     async def _answer(self) -> bytes:
         """What to say in the end; nothing to a peer that said nothing."""
         try:
@@ -172,10 +181,11 @@ class Session:
         """The last that we say. To close at once would take it from a peer that has not finished what it says."""
         if not octets or self._writer.is_closing():  # to write would be a RuntimeError of uvloop's
             return
+        left = self._port.config.relay.slack_size + spamc.MAX_HEAD  # the largest that Exim asks about
         async with asyncio.timeout(_LAST_WORDS):
             self._writer.write(octets)
             await self._writer.drain()
             if not self._writer.is_closing():
                 self._writer.write_eof()
-            while await self._reader.read(READ_AHEAD):
-                pass
+            while left > 0 and (piece := await self._reader.read(READ_AHEAD)):
+                left -= len(piece)
