@@ -27,6 +27,7 @@ from mailgate.blocking import Blocking
 from mailgate.config import Config, ConfigError
 from mailgate.core.pulse import Pulse
 from mailgate.edge import systemd
+from mailgate.edge.descriptors import Descriptors
 from mailgate.edge.http import HttpServer
 from mailgate.edge.listener import Listener
 from mailgate.edge.log import Bridge, EventLog
@@ -95,6 +96,7 @@ class Daemon:
         self._replay = Replay(config, self._scorers, self._upstream, self._spool, self._valve, self._telemetry)
         self._watch = MailmanWatch(config.mailman, self._valve, self._telemetry)
         self._upstream.on_change = self._scorers.on_change = self._watch.on_change = self._replay.look
+        self._descriptors = Descriptors(self._telemetry)
         self._pulse = Pulse(_BEAT, time.monotonic())
         self._pages = Pages(
             config=config,
@@ -129,6 +131,7 @@ class Daemon:
                 self._pages.doors["verdict"] = self._port
             self._telemetry.at_scrape(self._pages.samples)
             http = self._serve_http()
+            self._descriptors.begin(self._config.descriptors)
             self._catch_signals()  # before anybody can see us listen, and end us
             await self._listen()
             sys.setswitchinterval(_SWITCH)
@@ -300,6 +303,7 @@ class Daemon:
             due = loop.time() + _BEAT
             await asyncio.sleep(_BEAT)
             self._pulse.beat(time.monotonic(), max(loop.time() - due, 0.0))
+            self._descriptors.look(time.monotonic())
             if loop.time() - noted >= _NOTE:
                 self._pages.note()
                 noted = loop.time()

@@ -39,6 +39,9 @@ from mailgate.core.rules import AfterAcceptance, Policy
 from mailgate.core.spam import ListThresholds, OnFailure, SpamPolicy, Thresholds
 from mailgate.core.units import Share
 
+_QUESTIONS = 200  # to name servers at once, each with a socket (`edge.dns`)
+_OWN_FILES = 64  # the spool's, /metrics', the log, what listens
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, strict=True)
@@ -285,6 +288,15 @@ class Config(_Section):
     def for_rules(self) -> Policy:
         """What the rulebook needs of it."""
         return Policy(self.spam.policy, self.networks.policy, self._auth_policy, self.policy.reject_after_acceptance)
+
+    @property
+    def descriptors(self) -> int:
+        """How many files may be open at once: a connection is one, and so is a question to a name server."""
+        spam, verdict, auth = self.spam, self.verdict, self.auth
+        scorers = spam.connections * len(spam.servers) if spam.engine != "off" else 0
+        asking = verdict.max_connections if verdict.listen else 0
+        questions = _QUESTIONS if auth.enabled else 0
+        return self.relay.max_connections + self.mailman.connections + scorers + asking + questions + _OWN_FILES
 
     @property
     def _auth_policy(self) -> AuthPolicy:

@@ -2,12 +2,15 @@
 
 Bounded: a few requests at a time, _SECONDS each, however little by little they come in or are read. How it fails: an
 address that can't be listened on is OSError with its name, from the constructor; a request that fails is answered 500
-and said (`http.failed`).
+and said (`http.failed`). A file descriptor is kept for it, so that one request at a time is answered when there are no
+more (`edge.descriptors`).
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import threading
 import traceback
@@ -24,6 +27,7 @@ from mailgate.ports import Telemetry
 
 _AT_ONCE = 8
 _SECONDS = 5.0  # that a request and its answer may take
+_REST = 0.5  # seconds until somebody is let in again, when there is no descriptor for him
 
 Answer = tuple[int, str, bytes]  # status, content type, content
 Page = Callable[[str], Answer]  # of what the request says it accepts
@@ -69,11 +73,51 @@ class _Server(ThreadingMixIn, HTTPServer):
             self.address_family = socket.AF_INET6
         self._slots = threading.Semaphore(_AT_ONCE)
         self._hurries = False
+        self._resting = threading.Event()  # set: no longer
+        self._spare: int | None = None
+        self._spare_guard = threading.Lock()
         super().__init__(endpoint.path or (endpoint.host, endpoint.port), handler)  # type: ignore[arg-type]
 
     def server_bind(self) -> None:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)  # HTTPServer's would ask the DNS for a name that nobody needs
+
+    def server_activate(self) -> None:
+        super().server_activate()
+        self._keep_spare()
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._give_spare()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """The next who waits. An OSError lets him wait: he is then asked for again at once."""
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            if self._give_spare():
+                return super().get_request()
+            self._resting.wait(_REST)  # or else this thread would ask for him without end
+            raise
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._keep_spare()
+
+    def _keep_spare(self) -> None:
+        with self._spare_guard, suppress(OSError):  # somebody else was faster: at the end of the next request
+            if self._spare is None and not self._hurries:
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_spare(self) -> bool:
+        """Give the descriptor up, for another. False if there is none."""
+        with self._spare_guard:
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            os.close(spare)
+        return spare is not None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._slots.acquire(timeout=_SECONDS) or self._hurries:
@@ -84,6 +128,7 @@ class _Server(ThreadingMixIn, HTTPServer):
     def hurry(self) -> None:
         """Keep nobody waiting any more who waits for his turn."""
         self._hurries = True
+        self._resting.set()
         self._slots.release()
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
