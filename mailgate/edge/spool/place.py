@@ -145,7 +145,8 @@ def refusal(
         )
     least = floor(config, room, owed)
     free = room.free - room.unwritten
-    if free - 2 * more + reusable < least or free < 2 * more:
+    grows = more - min(more, reusable)  # the file; the log does so by all of it
+    if free - 2 * more + reusable < least or room.free < 2 * more or free < more + grows:
         logs = f", less {said_octets(room.unwritten)} for what the log holds," if room.unwritten else ""
         return (
             f"spool.min_free: {said_octets(room.free)}{logs} are free on the disk of {config.path.parent}, "
