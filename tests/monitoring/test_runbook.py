@@ -21,6 +21,7 @@ _GREPPED = {
     '"networks"': ("message.delivered", _MESSAGE),
     "message.deferred": ("message.deferred", _MESSAGE),
     "verdict.given": ("verdict.given", _MESSAGE),
+    "networks.failed": ("networks.failed", {"cause": "no room"}),
 }
 _SECTIONS = dict(re.findall(r"(?ms)^### (\w+)\n+(.*?)(?=^##|\Z)", RUNBOOK.read_text()))
 
