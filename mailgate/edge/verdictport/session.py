@@ -10,6 +10,7 @@ event `verdict.refused`; a bug is one, too, and the event `session.failed`. Exim
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -68,9 +69,8 @@ class Session:
     async def turn_away(self) -> None:
         """Say that there is no verdict now, whatever is asked, and keep nothing of it."""
         try:
-            await self._say(spamc.failed(self._variant, "not now"))
-        except OSError:
-            pass  # it did not wait for that: it goes on without us, as it would have done
+            with contextlib.suppress(OSError):  # one that does not wait for it goes on without us, as it would anyway
+                await self._say(spamc.failed(self._variant, "not now"))
         finally:
             self._writer.transport.abort()
 
