@@ -80,7 +80,7 @@ def _strictest(words: Iterable[Enforcement]) -> Enforcement:
 def asked_for(found: Authenticated) -> Disposition:
     """What the author's domain wants done with this message: "none" unless DMARC fails. t=y takes a step off it.
 
-    A permerror asks for something only where nobody is looked at, because From has too many domains.
+    A permerror asks for something only where nobody is looked at: From has too many domains, or is too long to be read.
     """
     if found.dmarc is None or found.dmarc.result not in {"fail", "permerror"}:
         return "none"

@@ -19,13 +19,13 @@ _IN_COMMENT = re.compile(r"\\.|[()]|[^\\()]+|.", re.DOTALL)
 _AROUND_DOTS = re.compile(r"\s*\.\s*")
 
 
-def domains(head: bytes) -> tuple[str, ...]:
-    """The different domains of all mailboxes in all From fields, in their order; without addresses that have none, and
-    none at all where there is too much to read.
+def domains(head: bytes) -> tuple[str, ...] | None:
+    """The different domains of all mailboxes in all From fields, in their order, without addresses that have none; None
+    where there is too much to read.
     """
     values = headers.each(head, b"from")
     if sum(map(len, values)) > _MOST:
-        return ()
+        return None
     found = (
         domain
         for value in values

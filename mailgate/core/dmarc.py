@@ -72,7 +72,7 @@ def lacking(author: str, answers: Answers) -> tuple[Question, ...]:
 
 
 def evaluate(
-    authors: tuple[str, ...],
+    authors: tuple[str, ...] | None,
     answers: Answers,
     spf: Iterable[Spf],
     dkim: Iterable[Signature],
@@ -85,6 +85,8 @@ def evaluate(
     so that none hides behind another (RFC 9989 §11.5). Where the client is not known SPF may
     have passed, for all that we know: what rests on it is `temperror`.
     """
+    if authors is None:  # somebody is hidden in it
+        return Dmarc("permerror", "", "", "reject", testing=False, why="a From that is too long to be read")
     if not authors:
         return Dmarc("permerror", "", "", "none", testing=False, why="no author's domain in From")
     if len(authors) > MAX_AUTHORS:

@@ -106,8 +106,8 @@ def dmarc(facts: MessageFacts, policy: Policy) -> Verdict | None:
         return Verdict(Action.ACCEPT, "dmarc-tag")
     if word == "hold" or asked == "quarantine":
         return Verdict(Action.HOLD, "dmarc-hold")
-    too_many = facts.auth.dmarc is not None and facts.auth.dmarc.result == "permerror"
-    text = "too many domains in From (DMARC)" if too_many else "the domain in From wants this rejected (DMARC)"
+    crowded = facts.auth.dmarc is not None and facts.auth.dmarc.result == "permerror"
+    text = "too much in From to tell the author (DMARC)" if crowded else "the domain in From wants this rejected (DMARC)"
     return Verdict(Action.REJECT, "dmarc-reject", Reply(550, "5.7.1", text), unwanted=True)
 
 
@@ -155,7 +155,7 @@ def completed(decision: Decision, asked: Record | None) -> Decision:
 
 def after_acceptance(decision: Decision, policy: Policy) -> Decision:
     """The decision where Exim has accepted the message already, and a refusal would make it bounce (promise 8)."""
-    if decision.action not in {Action.REJECT, Action.DEFER} or not decision.unwanted:
+    if not decision.unwanted or decision.action not in {Action.REJECT, Action.DEFER}:
         return decision
     if decision.action is Action.DEFER:  # to defer it would bounce it, too, when Exim gives up; to lose it nobody asked
         return replace(decision, action=Action.HOLD)

@@ -277,3 +277,10 @@ async def test_a_bug_of_ours_stops_no_mail() -> None:
     assert log.names
     assert set(log.names) == {"auth.failed"}
     log.close()
+
+
+async def test_nobody_hides_in_a_from_that_is_too_long_to_be_read() -> None:
+    mail = b"From: ceo@bank.test" + b"," * 33_000 + b"\r\n\r\nx\r\n"
+    found = await desk.check(Authentication(_Broken(), Telemetry(_Lines())), mail)
+    assert found.dmarc is not None
+    assert (found.dmarc.result, found.dmarc.policy) == ("permerror", "reject")

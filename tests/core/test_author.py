@@ -12,7 +12,7 @@ from mailgate.core.author import domains
 from mailgate.core.domains import ascii_form, within
 
 
-def of(value: str) -> tuple[str, ...]:
+def of(value: str) -> tuple[str, ...] | None:
     return domains(b"To: x@other.test\r\nFrom: " + value.encode() + b"\r\nSubject: b@c.test\r\n\r\n")
 
 
@@ -90,13 +90,13 @@ def test_a_well_formed_field_names_its_domains_whatever_the_names(mailboxes: lis
 
 @given(st.binary(max_size=200))
 def test_whatever_stands_there_ends_with_names_or_none(value: bytes) -> None:
-    for name in domains(b"From: " + value + b"\r\n\r\n"):
+    for name in domains(b"From: " + value + b"\r\n\r\n") or ():
         assert name == ascii_form(name)
 
 
 def test_more_than_any_mailbox_takes_is_not_read() -> None:
     assert of(" " * 32_000 + "a@example.org") == ("example.org",)
-    assert of("a@example.org" + "," * 32_768) == ()
+    assert of("a@example.org" + "," * 32_768) is None
 
 
 @pytest.mark.parametrize("piece", ["(", "<", '"', '\\"', "(()", "a@b,", "<@", "@", ".", ' "\\', ":;", "a@b.test, "])

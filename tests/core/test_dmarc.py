@@ -365,6 +365,12 @@ def test_too_many_authors_are_not_looked_at_and_want_it_rejected() -> None:
     assert (found.result, found.policy, found.why, asked) == ("permerror", "reject", "5 author domains in From", [])
 
 
+def test_who_hides_in_a_from_that_nobody_reads_wants_it_rejected() -> None:
+    found = evaluate(None, {}, [], [])
+    assert isinstance(found, Dmarc)
+    assert (found.result, found.policy, found.why) == ("permerror", "reject", "a From that is too long to be read")
+
+
 @pytest.mark.parametrize(
     ("zone", "author", "asked"),
     [

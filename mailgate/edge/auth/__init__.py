@@ -41,7 +41,7 @@ class _Case:
     envelope: Envelope
     message: Message
     client: Client
-    authors: tuple[str, ...]
+    authors: tuple[str, ...] | None
     deadline: float
     asked: Asked
 

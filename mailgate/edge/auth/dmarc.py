@@ -18,7 +18,7 @@ from mailgate.edge.auth.asking import Asking
 class Checking:
     """DMARC of one message. `client_known`: else SPF may have passed, for all that we know."""
 
-    def __init__(self, authors: tuple[str, ...], asking: Asking, *, client_known: bool) -> None:
+    def __init__(self, authors: tuple[str, ...] | None, asking: Asking, *, client_known: bool) -> None:
         self._authors = authors
         self._asking = asking
         self._client_known = client_known
@@ -26,7 +26,7 @@ class Checking:
 
     async def policies(self) -> None:
         """Ask for all that can be known without SPF and DKIM, while these wait for others. `result` need not wait."""
-        if len(self._authors) <= MAX_AUTHORS:  # else nothing is looked at
+        if self._authors and len(self._authors) <= MAX_AUTHORS:  # else nothing is looked at
             await asyncio.gather(*map(self._policy, self._authors))
 
     async def result(self, spf: Iterable[Spf], dkim: Iterable[Signature], deadline: float) -> Dmarc:
