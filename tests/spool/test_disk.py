@@ -197,14 +197,14 @@ async def test_a_full_disk_does_not_lock_the_spool_for_ever(disk: Path) -> None:
         assert states(store) == {"delivered": 1}
 
 
-async def test_what_is_free_inside_the_file_counts_from_the_first_message_on(tmp_path: Path) -> None:
-    async with spool(tmp_path) as store:
+async def test_what_is_free_inside_the_file_counts_from_the_first_message_on(disk: Path) -> None:
+    async with spool(disk) as store:
         for n in range(4):
             await put(store, f"m{n}", message=a_message(2 * MIB))
         list(verbs.drop(store.database, Selection(), NOW))
-        empty_log(tmp_path)
-    free = room(tmp_path / "spool.db").free
-    async with spool(tmp_path, min_free=f"{free - MIB}B") as store:
+        empty_log(disk)
+    free = room(disk / "spool.db").free
+    async with spool(disk, min_free=f"{free - MIB}B") as store:
         await put(store, "first", message=a_message(2 * MIB))
 
 
