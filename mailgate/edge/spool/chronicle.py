@@ -24,6 +24,7 @@ from mailgate.edge.spool.schema import history, history_events
 
 _TOTAL = "history_octets"  # in `meta`
 _ROW = 100  # octets that a row takes besides its contents
+ROW = 250  # events in a row: what packs them holds up the others for some milliseconds
 _LARGEST = 64 * 2**20  # octets of a row when it is unpacked
 _INSERT, _INSERT_EVENTS = insert(history), insert(history_events)
 _OLDEST = select(history.c.id, history.c.ended, history.c.size).order_by(history.c.id).limit(bindparam("most"))
@@ -53,16 +54,24 @@ class Packed:
         return len(self.names) + len(self.events) + _ROW
 
 
+def size_of(rows: Iterable[Packed]) -> int:
+    """Octets that these rows take on disk, near enough."""
+    return sum(row.size for row in rows)
+
+
 def pack(events: Sequence[Event]) -> Packed:
     """Make them ready to be written; takes some 20 µs for each, so not in the event loop."""
-    names = {name for event in events for name in story.names(event.fields)}
+    names: set[str] = set()
+    lines = []
+    for at, name, level, fields in events:  # one after the other: what is made of one is soon out of the cache
+        lines.append(f'[{at!r}, "{name}", "{level}", {story.as_json(fields)}]')
+        names |= story.names(fields)
     sums = sorted(checksums(names))
-    lines = "\n".join(f'[{at!r}, "{name}", "{level}", {story.as_json(fields)}]' for at, name, level, fields in events)
     return Packed(
         began=min(event.at for event in events),
         ended=max(event.at for event in events),
         names=struct.pack(f"<{len(sums)}I", *sums),
-        events=zlib.compress(lines.encode("ascii"), 1),
+        events=zlib.compress("\n".join(lines).encode("ascii"), 1),
     )
 
 
@@ -92,21 +101,26 @@ def fits(octets: bytes, sums: frozenset[int]) -> bool:
     return not sums.isdisjoint(struct.unpack(f"<{len(octets) // 4}I", octets[: len(octets) // 4 * 4]))
 
 
-def write(connection: Connection, packed: Packed) -> int:
-    """Write a row; its number."""
-    head = {"began": packed.began, "ended": packed.ended, "size": packed.size, "names": packed.names}
+def write(connection: Connection, rows: Sequence[Packed]) -> list[int]:
+    """Write rows; their numbers."""
+    numbers = [_write_head(connection, row) for row in rows]
+    contents = [{"id": number, "events": row.events} for number, row in zip(numbers, rows, strict=True)]
+    connection.execute(_INSERT_EVENTS, contents)
+    _resized(connection, size_of(rows))
+    return numbers
+
+
+def _write_head(connection: Connection, row: Packed) -> int:
+    head = {"began": row.began, "ended": row.ended, "size": row.size, "names": row.names}
     made = connection.execute(_INSERT, head).inserted_primary_key
     assert made is not None
-    number = int(made[0])
-    connection.execute(_INSERT_EVENTS, {"id": number, "events": packed.events})
-    _resized(connection, packed.size)
-    return number
+    return int(made[0])
 
 
 def add(connection: Connection, events: Sequence[Event]) -> None:
     """Write events of a verb's, in its transaction."""
     if events:
-        write(connection, pack(events))
+        write(connection, [pack(events)])
 
 
 def remove(connection: Connection, numbers: Sequence[int], octets: int) -> None:

@@ -10,10 +10,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from mailgate.edge.spool.schema import CORRUPT, FAILED, HELD, PENDING, meta, recipients
 
+_READ = select(meta.c.value).where(meta.c.key == bindparam("of"))
+_WRITE = update(meta).where(meta.c.key == bindparam("of")).values(value=bindparam("to"))
 _PARTS = {"machine": "machine", "host": "host name", "path": "path", "inode": "file"}
 
 
@@ -28,13 +30,12 @@ class Pause:
 
 def read(connection: Connection, key: str) -> str:
     """A value of `meta`, "" if there is none."""
-    return str(connection.scalar(select(meta.c.value).where(meta.c.key == key)) or "")
+    return str(connection.scalar(_READ, {"of": key}) or "")
 
 
 def write(connection: Connection, key: str, value: str) -> None:
     """Set a value of `meta`."""
-    changed = connection.execute(update(meta).where(meta.c.key == key).values(value=value))
-    if not changed.rowcount:
+    if not connection.execute(_WRITE, {"of": key, "to": value}).rowcount:
         connection.execute(insert(meta).values(key=key, value=value))
 
 

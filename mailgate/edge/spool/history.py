@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 
 from mailgate.config import HistoryConfig
 from mailgate.core.story import Told
@@ -24,7 +25,7 @@ from mailgate.ports import SpoolError
 
 LINGER = 1.0  # seconds between two jobs at least
 AGAIN = 5.0  # seconds between two attempts to write what could not be written
-MOST_AT_ONCE = 250  # events in one job: what packs them holds up the others for some milliseconds
+MOST_AT_ONCE = 1000  # events in one job
 MOST_WAITING = 20_000  # events in memory, and recipients in them
 
 
@@ -89,7 +90,7 @@ class History:
 
     async def _next(self) -> bool:
         """Write the oldest of what waits. False if that failed."""
-        some = [self._waiting[n][0] for n in range(min(len(self._waiting), MOST_AT_ONCE))]
+        some = [event for event, _ in islice(self._waiting, MOST_AT_ONCE)]
         try:
             await self._write(some)
         except SpoolError as error:

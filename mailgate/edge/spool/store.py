@@ -275,9 +275,11 @@ class Store:
         await spool.writer.do(spool.work.note, notes, DEADLINE)
 
     async def _chronicle(self, events: Sequence[Event]) -> None:
-        spool = self._spool
-        packed = await asyncio.get_running_loop().run_in_executor(spool.threads, chronicle.pack, events)
-        await spool.writer.do(spool.work.chronicle, packed, DEADLINE, packed.size)
+        spool, loop, rows = self._spool, asyncio.get_running_loop(), []
+        for first in range(0, len(events), chronicle.ROW):
+            some = events[first : first + chronicle.ROW]
+            rows.append(await loop.run_in_executor(spool.threads, chronicle.pack, some))
+        await spool.writer.do(spool.work.chronicle, rows, DEADLINE, chronicle.size_of(rows))
 
     async def _set_aside(self, gate_id: str, reason: str) -> None:
         work = self._spool.work

@@ -31,7 +31,7 @@ class Work:
 
     `store` a Deposit · `claim` and `claim_held` (now, Those) · `settle` and `settle_only` (which leaves the content)
     Verdicts · `note` Notes for the ledger · `set_aside` (id, reason) · `purge` the time before which
-    settled messages are forgotten · `forget` (the same for the ledger, how many) · `chronicle` a Packed part of the
+    settled messages are forgotten · `forget` (the same for the ledger, how many) · `chronicle` Packed rows of the
     history · `fade` (the time before which that is forgotten, the octets that it may have) · `keep` a Kept (a verdict's
     record) · `trim` now (the records) · `shrink` and `touch` (write something of no meaning) None.
     `shunned` are messages that are not claimed.
@@ -179,14 +179,16 @@ class Work:
     def _forget(self, connection: Connection, calls: Sequence[tuple[float | None, int]]) -> Sequence[int]:
         return [unscored.forget(connection, before, most) for before, most in calls]
 
-    def _chronicle(self, connection: Connection, parts: Sequence[Packed]) -> Sequence[int | SpoolError]:
-        refusal = self._gone() or self._no_room(connection, sum(part.size for part in parts))
+    def _chronicle(
+        self, connection: Connection, parts: Sequence[Sequence[Packed]]
+    ) -> Sequence[Sequence[int] | SpoolError]:
+        refusal = self._gone() or self._no_room(connection, sum(map(chronicle.size_of, parts)))
         if refusal:
             return [refusal] * len(parts)
-        return [chronicle.write(connection, part) for part in parts]
+        return [chronicle.write(connection, rows) for rows in parts]
 
-    def _unchronicle(self, connection: Connection, part: Packed, number: int) -> None:
-        chronicle.remove(connection, [number], part.size)
+    def _unchronicle(self, connection: Connection, rows: Sequence[Packed], numbers: Sequence[int]) -> None:
+        chronicle.remove(connection, numbers, chronicle.size_of(rows))
 
     def _fade(self, connection: Connection, calls: Sequence[tuple[float, int]]) -> Sequence[int]:
         return [chronicle.forget(connection, before, octets, PARTS) for before, octets in calls]
