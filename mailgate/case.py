@@ -6,7 +6,7 @@ not wait and holds nothing that is changed later.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mailgate.core import answer, origin, scan, story
@@ -36,7 +36,8 @@ class Case:
     envelope: Envelope
     message: Message
     arrived: float  # seconds since the epoch
-    began: float  # of the loop's clock, as is the deadline
+    clock: Callable[[], float]  # the loop's
+    began: float  # by this clock, as is the deadline
     deadline: float
     received: Message = _NOTHING  # the message as it came
     octets: int = 0  # of it
@@ -66,13 +67,12 @@ class Case:
         said: Mapping[str, tuple[str, Reply]],
         outcomes: Mapping[str, Outcome],
         decision: Decision,
-        now: float,
     ) -> story.Told:
-        """The fields of its event at `now` (of the loop's clock), after these replies and what the next hop said."""
+        """The fields of its event as of now, after these replies and what the next hop said."""
         # What makes them must not keep the message, nor a scorer's report.
         named, peer, client, envelope, octets = self.named, self.peer, self.client, self.envelope, self.octets
         verdict_id, found, trouble = self.asked.gate_id if self.asked else "", told(self.facts), self.trouble
-        seconds = {**self.took, "total": round(now - self.began, 4)}
+        took = {**self.took, "total": self.clock() - self.began}
 
         def make() -> dict[str, object]:
             talk = dialogue(outcomes.values())
@@ -92,7 +92,7 @@ class Case:
                 **found,
                 **({"cause": trouble} if trouble else {}),
                 **({"dialogue": talk} if talk else {}),
-                "seconds": seconds,
+                "seconds": {stage: round(seconds, 4) for stage, seconds in took.items()},
             }
 
         return story.Told(make, named, len(said))

@@ -23,7 +23,7 @@ from mailgate.edge.mailman import Mailman
 from mailgate.edge.mailmanwatch import MailmanWatch
 from mailgate.edge.networks import Networks, samples, status
 from mailgate.edge.spool import Store
-from mailgate.edge.telemetry import Sample, Telemetry
+from mailgate.edge.telemetry import DOORS, Sample, Telemetry
 from mailgate.ports import SpoolError, Valve
 from mailgate.scanner import Scorers
 from mailgate.verdict import VerdictDoor
@@ -42,6 +42,11 @@ class Door(Protocol):
     @property
     def listening(self) -> bool:
         """Would it answer a connection now?"""
+        ...
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many are open, by the name that its metrics have for the door."""
         ...
 
 
@@ -184,6 +189,7 @@ class Pages:
         yield "upstream_up", "1 if the upstream was reached last", up
         down = tuple(({"upstream": name}, float(not lives)) for name, lives in alive.items())
         yield "breaker_open", "1 while the upstream is left alone but for probes", down
+        yield "connections", "Open connections", self._connections()
         yield "paused", "1 while an operator has paused deliveries", _one(bool(self.valve.paused))
         yield "ready", "1 if a message would be accepted now", _one(bool(self._answers()["ready"]))
         yield "clock_seconds", "The gate's clock, since the epoch", _one(time.time())
@@ -193,6 +199,10 @@ class Pages:
         yield "networks_failed", "1 while no table of the lists can be made", _one(bool(self.networks.trouble))
         yield from self.watch.samples(time.time())
         yield from self._spool_samples()
+
+    def _connections(self) -> tuple[tuple[dict[str, str], float], ...]:
+        doors = [door.connections for door in self.doors.values()]
+        return tuple(({"door": name}, float(sum(one.get(name, 0) for one in doors))) for name in DOORS)
 
     def _spool_samples(self) -> Iterator[Sample]:
         yield "spool_writable", "1 if the spool would take a message now", _one(not self._why_no_spool())

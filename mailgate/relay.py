@@ -73,35 +73,29 @@ class Relay:
 
     async def handle(self, peer: Peer, envelope: Envelope, message: Message) -> tuple[Reply, ...]:
         """A reply for each recipient of the envelope, in order, duplicates included (on the SMTP door all the same)."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        case = Case(
-            id=self._new_id(),
-            peer=peer,
-            envelope=envelope.once(),
-            message=message,
-            arrived=time.time(),
-            began=started,
-            deadline=started + self.config.relay.budget,
-        )
+        clock = asyncio.get_running_loop().time
+        now = clock()
+        deadline = now + self.config.relay.budget
+        case = Case(self._new_id(), peer, envelope.once(), message, time.time(), clock, now, deadline)
         try:
             said = await caught(self._story(case))
         except Exception:  # noqa: BLE001  promise 2: any bug of ours is a 4xx
             self._telemetry.event("message.failed", case.failed(traceback.format_exc()), level="error")
             self._telemetry.count("messages", door=peer.door, verdict="failed")
             said = dict.fromkeys(case.envelope.recipients, (answer.DEFERRED, answer.trouble(case.id)))
-        self._telemetry.observe("stage_seconds", loop.time() - started, case.id, stage="total")
+        self._telemetry.observe("stage_seconds", clock() - now, case.id, stage="total")
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
-        return tuple(said[recipient][1] for recipient in envelope.recipients)
+        return tuple([said[recipient][1] for recipient in envelope.recipients])
 
     def turn_away(self, peer: Peer, envelope: Envelope, reply: Reply, reason: str) -> tuple[Reply, ...]:
         """The replies for a message that the door had to refuse unread (too large, no room), told like any other."""
         action = Action.REJECT if reply.permanent else Action.DEFER
         self._telemetry.count("messages", door=peer.door, verdict=action.word)
         self._telemetry.count("reasons", reason=reason)
-        now = asyncio.get_running_loop().time()
-        case = Case(self._new_id(), peer, envelope, Message(b"", ()), time.time(), now, now)
+        clock = asyncio.get_running_loop().time
+        now = clock()
+        case = Case(self._new_id(), peer, envelope, Message(b"", ()), time.time(), clock, now, now)
         said = self._turned_away(case, Decision(action, (reason,), reply))
         for word, _ in said.values():
             self._telemetry.count("recipients", outcome=word)
@@ -126,13 +120,9 @@ class Relay:
         self._telemetry.count("messages", door=case.peer.door, verdict=decision.action.word)
         for reason in decision.reasons:
             self._telemetry.count("reasons", reason=reason)
-        if decision.action in {Action.REJECT, Action.DEFER}:
-            return self._turned_away(case, decision)
-        if decision.action is Action.DISCARD:
-            return self._discarded(case, decision)
+        if decision.action is not Action.ACCEPT:
+            return await self._kept_back(case, decision)
         self._stamp(case)
-        if decision.action is Action.HOLD:
-            return await self._held(case, decision)
         outcomes = await self._deliver(case)
         said = await self._answer(case, outcomes)
         self._tell(case, said, outcomes, decision)
@@ -152,7 +142,7 @@ class Relay:
         case.message_id = story.message_id(headers.first(clean, b"message-id"))
 
     async def _join(self, case: Case, joining: Joining) -> None:
-        left = case.deadline - _reserve(self.config.relay.budget) - asyncio.get_running_loop().time()
+        left = case.deadline - _reserve(self.config.relay.budget) - case.clock()
         found = await joining.find(case.message, left / 4)
         if not isinstance(found, Miss):
             case.asked, case.client = found, origin.joined(found.client, case.client)
@@ -175,7 +165,7 @@ class Relay:
     # check: what costs time to know
 
     async def _check(self, case: Case) -> None:
-        started = asyncio.get_running_loop().time()
+        started = case.clock()
         # Half of what the spool leaves at most: the other half is for Mailman.
         left = (case.deadline - _reserve(self.config.relay.budget) - started) / 2
         scan_by, auth_by = (started + min(most, left) for most in (self.config.spam.timeout, self.config.auth.timeout))
@@ -191,6 +181,14 @@ class Relay:
             self._spool.ledger.scored()
 
     # settle
+
+    async def _kept_back(self, case: Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+        if decision.action is Action.DISCARD:
+            return self._discarded(case, decision)
+        if decision.action is Action.HOLD:
+            self._stamp(case)
+            return await self._held(case, decision)
+        return self._turned_away(case, decision)
 
     def _turned_away(self, case: Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
         reply = answer.refused(case.id, decision.reply) if decision.reply else answer.trouble(case.id)
@@ -230,8 +228,7 @@ class Relay:
         if isinstance(case.facts.scan, Unscored) and self._upstream.up:
             post = ports.Post(case.id, case.envelope, case.message.size, case.kept, case.arrived)
             case.entry = self._spool.ledger.passing(post)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = case.clock()
         deadline = case.deadline - _reserve(self.config.relay.budget)
         try:
             # The upstream keeps the deadline itself; this holds if it fails to.
@@ -267,8 +264,7 @@ class Relay:
 
     async def _park(self, case: Case, parked: list[Parked]) -> Reply | None:
         """Put it into the spool; the reply if that failed, None if it is on disk."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = case.clock()
         left = max(case.deadline - started, _GRACE)
         try:
             async with asyncio.timeout(left + _GRACE):
@@ -298,15 +294,15 @@ class Relay:
             if case.entry:
                 case.entry.became({r: fate(word, outcomes.get(r)) for r, (word, _) in said.items()})
             worst = answer.worst(word for word, _ in said.values())
-            fields = case.final(said, outcomes, decision, asyncio.get_running_loop().time())
+            fields = case.final(said, outcomes, decision)
             self._telemetry.event(f"message.{worst}", fields, level="info" if worst in answer.CALM else "warning")
         except Exception:  # noqa: BLE001  said as what it is
             self._telemetry.event("message.failed", case.failed(traceback.format_exc()), level="error")
 
     def _took(self, case: Case, stage: str, started: float) -> None:
         """Measure a stage that has just ended."""
-        seconds = asyncio.get_running_loop().time() - started
-        case.took[stage] = round(seconds, 4)
+        seconds = case.clock() - started
+        case.took[stage] = seconds
         self._telemetry.observe("stage_seconds", seconds, case.id, stage=stage)
 
 

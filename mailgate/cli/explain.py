@@ -153,9 +153,6 @@ class _Heard:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         pass
 
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        pass
-
     def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:
         pass
 

@@ -173,14 +173,11 @@ class _Aloud:
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         pass
 
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        pass
-
     def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:
         pass
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
-        if told := story.of_message(fields):
+        if (told := story.of_message(fields)) is not None:
             self.keep(name, told, level)
         if level in {"warning", "error"} and name not in _TOLD and "recipients" not in fields:
             say(as_text(datetime.now(UTC), name, level, fields))

@@ -65,7 +65,7 @@ class RelayConfig(_Section):
     idle_timeout: Positive = 300.0
     session_timeout: Positive = 3600.0
 
-    @property
+    @cached_property
     def slack_size(self) -> int:
         """Octets of the largest message that the relay door takes: what Exim has accepted would bounce there.
 

@@ -18,7 +18,7 @@ _ENHANCED = {550: "5.1.1", 551: "5.1.6", 553: "5.1.3", 552: "5.3.4", 554: "5.0.0
 DELIVERED, SPOOLED, HELD, DEFERRED, REJECTED = "delivered", "spooled", "held", "deferred", "rejected"
 DISCARDED = "discarded"
 CALM = frozenset({DELIVERED, HELD})  # nobody has to look at it
-_WORST_FIRST = (DEFERRED, REJECTED, DISCARDED, HELD, SPOOLED, DELIVERED)
+_BADNESS = {word: n for n, word in enumerate((DELIVERED, SPOOLED, HELD, DISCARDED, REJECTED, DEFERRED))}
 
 
 def delivered(gate_id: str, reply: Reply) -> Reply:
@@ -105,8 +105,7 @@ def _whole(gate_id: str, said: Mapping[str, tuple[str, Reply]], unparked: Reply 
 
 def worst(words: Iterable[str]) -> str:
     """The word of the worst that befell a recipient."""
-    found = set(words)
-    return next(word for word in _WORST_FIRST if word in found)
+    return max(words, key=_BADNESS.__getitem__)
 
 
 def told(word: str, reply: Reply, outcome: Outcome | None) -> str:

@@ -11,15 +11,17 @@ import re
 from collections.abc import Iterable, Iterator
 
 _END = b"\r\n.\r\n"
+_DOT = b"\r\n."
 _BARE_CR = re.compile(rb"\r(?!\n)")
 
 
 def with_crlf(octets: bytes) -> bytes:
     """The octets with each bare CR and each bare LF made CRLF. A CRLF must not be torn between two calls."""
-    if b"\r" not in octets:
+    # With `in`, an exception is made up and dropped each time (bytes may contain a number, too).
+    if octets.find(b"\r") < 0:
         return octets.replace(b"\n", b"\r\n")
     between = octets.replace(b"\r\n", b"")  # four times as fast as counting CR, LF and CRLF
-    if b"\r" not in between and b"\n" not in between:
+    if between.find(b"\r") < 0 and between.find(b"\n") < 0:
         return octets
     return octets.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
 
@@ -60,20 +62,21 @@ class DataReceiver:
     def feed(self, octets: bytes) -> bytes:
         """The canonical octets that became certain with this piece."""
         raw = self._held + octets
-        end = raw.find(_END)
+        dot = raw.find(_DOT)
+        end = raw.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
             self.done = True
             self.rest = raw[end + 5 :]
             self._held = b""
-            return self._canonical(raw[: end + 2])
+            return self._canonical(raw[: end + 2], dot < end)
         # Up to four octets may turn out to belong to the final dot's sequence, or a CR to a CRLF: they wait.
         keep = next((n for n in (4, 3, 2, 1) if raw.endswith(_END[:n])), 0)
         self._held = raw[len(raw) - keep :]
-        return self._canonical(raw[: len(raw) - keep])
+        return self._canonical(raw[: len(raw) - keep], dot >= 0)
 
-    def _canonical(self, raw: bytes) -> bytes:
+    def _canonical(self, raw: bytes, dotted: bool) -> bytes:  # noqa: FBT001
         # A piece is cut only where no CRLF. sequence is torn: `_held` begins with the CR if one may have begun.
-        out = raw.replace(b"\r\n.", b"\r\n")
+        out = raw.replace(_DOT, b"\r\n") if dotted else raw
         if self._first and out:
             self._first = False
             out = out[2:]

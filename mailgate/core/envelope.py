@@ -6,8 +6,9 @@ can be sent on unchanged. They are never lower-cased: the local part belongs to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+from mailgate.core.value import value
 
 Door = Literal["lmtp", "smtp"]
 # Who told us of the client: Exim, asking the verdict door; the X-Mailgate-Client header; our Exim's Received; the front
@@ -34,7 +35,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in safe)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Envelope:
     """Reverse-path and recipients of one transaction.
 
@@ -58,7 +59,7 @@ class Envelope:
         return self if len(once) == len(self.recipients) else self.only(tuple(once))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Client:
     """The host that a message truly comes from, as far as it is known ("" where it is not): its IP address, its HELO
     argument, its verified host name, the user that it authenticated as, what it encrypted with, and who told us so.
@@ -74,7 +75,7 @@ class Client:
     source: Source = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Peer:
     """Who handed the message over: the MTA in front of us, not the client that Exim spoke to.
 

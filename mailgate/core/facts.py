@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mailgate.core import auth, headers, networks, scan
 from mailgate.core.auth import Authenticated
 from mailgate.core.limits import Limit
 from mailgate.core.message import Message
 from mailgate.core.networks import NetworkSet
 from mailgate.core.scan import Scan
+from mailgate.core.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MessageFacts:
     """`hops`: Received fields; `bounded`: the header ends within what may be looked through; `recipients`: whom it is
     for; `scan`: what became of the spam scan, None while it has not been thought of; `listed`: the sets of networks

@@ -8,7 +8,6 @@ colon (obsolete syntax, §4.5) or folded there it is still that name, since some
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from email.utils import formatdate
 from functools import lru_cache
 
@@ -26,6 +25,7 @@ _ID_IN_RECEIVED = re.compile(rb"\bid (%s)\b" % _EXIM_ID.encode())
 _ID_ON_ITS_LINE = re.compile(rb"\n[ \t]+id (%s)(?=[\r\n;])" % _EXIM_ID.encode())
 _RECEIVED = re.compile(rb"^received[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _SUSPECT = (b"\nx-spam-", b"\nx-mailgate-", b"\nauthentication-results")
+_BLANKS = (b" ", b"\t")
 _FIELD = re.compile(rb"[^\n]+(?:\n[ \t][^\n]*)*\n?|\n")
 _COMMENT_PARTS = re.compile(rb"\\.|[()]|[^\\()]+", re.DOTALL)
 _TOKEN = re.compile(rb'(?:"((?:[^"\\]++|\\.)*+)"|([^\s;()"]+))', re.DOTALL)
@@ -36,7 +36,7 @@ _RECIPIENT = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,128}@[A-Za-z0-9.-]{1
 def hops(head: bytes) -> int:
     """How many Received fields there are."""
     low = _lines(head)
-    if b"\nreceived " in low or b"\nreceived\t" in low:  # obsolete syntax
+    if low.find(b"\nreceived ") >= 0 or low.find(b"\nreceived\t") >= 0:  # obsolete syntax
         return len(_RECEIVED.findall(head))
     return low.count(b"\nreceived:")
 
@@ -156,33 +156,27 @@ def cut(head: bytes, our_authserv_id: str) -> bytes:
 
     Folded lines that stand before any field would continue the last of the fields that we put in front: cut too.
     """
-    gone = sorted(found.span() for found in _suspects(head) if _claims_ours(found[0], our_authserv_id))
+    low, gone = _lines(head), []
+    if head[:1] in _BLANKS and (folded := _FIELD.match(head)):
+        gone.append(folded.span())
+    for name in _SUSPECT:
+        at = low.find(name)
+        while at >= 0:
+            if (found := _FIELD.match(head, at)) and _claims_ours(found[0], our_authserv_id):
+                gone.append(found.span())
+            at = low.find(name, at + 1)
     if not gone:
         return head
     kept, end = [], 0
-    for start, stop in gone:
+    for start, stop in sorted(gone):
         kept.append(head[end:start])
         end = stop
     return b"".join([*kept, head[end:]])
 
 
-def _suspects(head: bytes) -> Iterator[re.Match[bytes]]:
-    """The fields with the beginning of a name that may be ours, and folded lines at the very beginning."""
-    if head[:1] in (b" ", b"\t") and (found := _FIELD.match(head)):
-        yield found
-    low = _lines(head)
-    for name in _SUSPECT:
-        at = -1
-        while (at := low.find(name, at + 1)) >= 0:
-            if found := _FIELD.match(head, at):
-                yield found
-
-
 def _claims_ours(field: bytes, our_authserv_id: str) -> bool:
     name, colon, _ = field.partition(b":")
     name = name.rstrip().lower()
-    if field[0] in b" \t":
-        return True
     if not colon or b"\n" in name:
         return False
     if name == _RESULTS:  # RFC 8601 §5: others' results stay
@@ -200,14 +194,18 @@ def received(envelope: Envelope, peer: Peer, hostname: str, gate_id: str, now: f
         protocol = "UTF8LMTP" if envelope.smtputf8 else "LMTP"
     else:
         protocol = "UTF8SMTP" if envelope.smtputf8 else "ESMTP"
-    helo = peer.helo if _HELO.fullmatch(peer.helo) else "unknown"
-    came = f"{helo} ({_address_literal(peer.address)})" if peer.address else helo
     alone = len(envelope.recipients) == 1 and _RECIPIENT.fullmatch(envelope.recipients[0])
     to = f"\r\n\tfor <{envelope.recipients[0]}>" if alone else ""
-    date = _date(int(now))
+    came, date = _came(peer.helo, peer.address), _date(int(now))
     return (
         f"Received: from {came}\r\n\tby {hostname} (mailgate) with {protocol} id {gate_id}{to};\r\n\t{date}\r\n"
     ).encode("ascii")
+
+
+@lru_cache(maxsize=64)  # it is Exim, nearly always
+def _came(helo: str, address: str) -> str:
+    said = helo if _HELO.fullmatch(helo) else "unknown"
+    return f"{said} ({_address_literal(address)})" if address else said
 
 
 @lru_cache(maxsize=2)

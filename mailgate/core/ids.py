@@ -13,10 +13,18 @@ def gate_id(now: float, entropy: int) -> str:
 
     Eighteen characters; ids of different milliseconds sort by time. Unique as long as `entropy` is random.
     """
-    random = "".join([_PAIRS[entropy >> shift & 1023] for shift in (30, 20, 10, 0)])
-    return _time(int(now * 1000)) + random
+    time, pair = int(now * 1000), _PAIRS
+    return (
+        _quarter_hour(time >> 20)
+        + pair[time >> 10 & 1023]
+        + pair[time & 1023]
+        + pair[entropy >> 30 & 1023]
+        + pair[entropy >> 20 & 1023]
+        + pair[entropy >> 10 & 1023]
+        + pair[entropy & 1023]
+    )
 
 
-@lru_cache(maxsize=1)  # many a message comes in the same millisecond
-def _time(milliseconds: int) -> str:
-    return "".join([_PAIRS[milliseconds >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
+@lru_cache(maxsize=1)
+def _quarter_hour(number: int) -> str:
+    return "".join([_PAIRS[number >> shift & 1023] for shift in (20, 10, 0)])

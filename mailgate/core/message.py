@@ -6,7 +6,9 @@ Pieces keep a 40 MiB message from being copied as a whole; no step over one take
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from mailgate.core.value import value
 
 MAX_HEADER = 1024 * 1024  # octets; Exim's header_maxsize is the same
 MAX_HEADER_LINES = 50_000  # each may have to be looked at
@@ -14,7 +16,7 @@ LARGE_HEADER = 64 * 1024  # octets from which on looking through it is a thread'
 PIECE = 1024 * 1024  # octets of a body that are handled at a time
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """`head` is the header block up to and with the empty line, `body` the rest in pieces, both with CRLF line ends.
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from mailgate.core import client_field, exim_received, headers
 from mailgate.core.envelope import SOURCES, Client, Source
+from mailgate.core.value import value
 
 _NOBODY = Client()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """The client, and the id under which our Exim has the message; both may be unknown."""
 

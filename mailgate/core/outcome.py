@@ -7,10 +7,11 @@ Trouble counts as temporary unless it is known to speak of the recipient or the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from mailgate.core.reply import Reply
+from mailgate.core.value import value
 
 
 class Result(StrEnum):
@@ -27,7 +28,7 @@ class Result(StrEnum):
     UNREACHED = "unreached"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """The result for one recipient, the next hop's reply (or our words for its silence), and whether the next
     attempt has to be made alone, because the replies for several recipients could not be told apart. `dialogue` is

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+
+from mailgate.core.value import value
 
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 MAX_LINE = 8192  # octets; RFC 5321 §4.5.3.1.5 says 512, servers say more
 MAX_LINES = 128  # of one reply; an LHLO answer has a dozen
 MAX_REPLIES = 2048  # that wait to be taken; the most that is ever asked for at once is one for each of 1000 recipients
+_FEW = 1024  # octets of replies that are remembered as they came
 MAX_TEXT = 400  # characters of a peer's text that we pass on or keep
 
 
@@ -21,7 +23,7 @@ class Garbage(Exception):
     """The peer sent what is not a reply. The connection can't be trusted any further."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """A reply: three digits, the enhanced status code without which RFC 2034 allows none ("" if a peer gave none),
     and the text behind it.
@@ -62,20 +64,13 @@ def clean(octets: bytes) -> str:
     return "".join(c if " " <= c <= "~" else " " for c in text)[:MAX_TEXT].strip()
 
 
-@lru_cache(maxsize=256)  # a server says the same few lines over and over
+@lru_cache(maxsize=256)
 def _read(line: bytes) -> tuple[int, bool, str]:
     """Code, whether more lines follow, and text of a reply line. Raises Garbage."""
     found = _LINE.fullmatch(line)
     if not found or len(line) > MAX_LINE:
         raise Garbage(f"not a reply: {clean(line[:80])!r}")
     return int(found[1]), found[2] == b"-", clean(found[3] or b"")
-
-
-@lru_cache(maxsize=256)
-def _whole(line: bytes) -> tuple[Reply, tuple[str, ...]] | None:
-    """The reply that is this line alone; None if more lines follow. Raises Garbage."""
-    code, more, text = _read(line)
-    return None if more else (parse(code, text[:MAX_TEXT]), (text,))
 
 
 class ReplyParser:
@@ -98,13 +93,19 @@ class ReplyParser:
 
     def feed(self, octets: bytes) -> None:
         """Take octets as they arrive."""
-        *lines, self._rest = (self._rest + octets if self._rest else octets).split(b"\n")
+        if not self._rest and not self._lines and len(octets) <= _FEW:
+            known = _familiar(octets)
+            if known and len(self.replies) + len(known) <= MAX_REPLIES:
+                self.replies.extend(known)
+                return
+        self.feed_anew(octets)
+
+    def feed_anew(self, octets: bytes) -> None:
+        """The same, without looking whether such octets have come before."""
+        lines = (self._rest + octets if self._rest else octets).split(b"\n")
+        self._rest = lines.pop()
         for line in lines:
-            text = line[:-1] if line[-1:] == b"\r" else line
-            if not self._lines and (whole := _whole(text)):
-                self._have(whole)
-            else:
-                self._line(text)
+            self._line(line.removesuffix(b"\r"))
         if len(self._rest) > MAX_LINE + 1:  # the CR of the longest line may be among them
             raise Garbage("a reply line without end")
 
@@ -118,9 +119,18 @@ class ReplyParser:
             raise Garbage("a reply of too many lines")
         if not more:
             lines, self._lines = tuple(self._lines), []
-            self._have((parse(code, " ".join(lines)[:MAX_TEXT]), lines))
+            if len(self.replies) >= MAX_REPLIES:
+                raise Garbage("more replies than anybody asked for")
+            self.replies.append((parse(code, " ".join(lines)[:MAX_TEXT]), lines))
 
-    def _have(self, reply: tuple[Reply, tuple[str, ...]]) -> None:
-        if len(self.replies) >= MAX_REPLIES:
-            raise Garbage("more replies than anybody asked for")
-        self.replies.append(reply)
+
+@lru_cache(maxsize=256)  # a server says the same few things over and over
+def _familiar(octets: bytes) -> tuple[tuple[Reply, tuple[str, ...]], ...]:
+    """The replies that these octets are, if they are whole ones; else ()."""
+    parser = ReplyParser()
+    try:
+        parser.feed_anew(octets)
+    except Garbage:
+        return ()
+    replies, parser.replies = tuple(parser.replies), []
+    return replies if parser.idle else ()

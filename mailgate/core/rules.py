@@ -106,8 +106,8 @@ def dmarc(facts: MessageFacts, policy: Policy) -> Verdict | None:
         return Verdict(Action.ACCEPT, "dmarc-tag")
     if word == "hold" or asked == "quarantine":
         return Verdict(Action.HOLD, "dmarc-hold")
-    crowded = facts.auth.dmarc is not None and facts.auth.dmarc.result == "permerror"
-    text = "too much in From to tell the author (DMARC)" if crowded else "the domain in From wants this rejected (DMARC)"
+    full = facts.auth.dmarc is not None and facts.auth.dmarc.result == "permerror"
+    text = "too much in From to tell the author (DMARC)" if full else "the domain in From wants this rejected (DMARC)"
     return Verdict(Action.REJECT, "dmarc-reject", Reply(550, "5.7.1", text), unwanted=True)
 
 

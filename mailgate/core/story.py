@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from mailgate.core.addresses import list_of
@@ -100,6 +100,8 @@ def names(fields: Fields) -> set[str]:
     """Everything that an event is found by: its ids, the Message-ID without its brackets, the address of the client,
     the reverse-path and its domain ("@example.org"), each recipient and its list. All but the ids in lower case.
     """
+    if isinstance(fields, Told):
+        fields = fields.made  # a dict is asked in a tenth of the time
     found = ids(fields)
     for key in ("message_id", "client"):
         if isinstance(value := fields.get(key), str) and value:
@@ -108,7 +110,7 @@ def names(fields: Fields) -> set[str]:
     if isinstance(sender, str) and sender:
         found |= {sender.lower(), f"@{sender.rpartition('@')[2].lower()}"}
     recipients = fields.get("recipients")
-    if isinstance(recipients, Iterable) and not isinstance(recipients, str):
+    if isinstance(recipients, dict | list | tuple):
         for recipient in recipients:
             address = str(recipient).lower()
             found |= {address, list_of(address)}

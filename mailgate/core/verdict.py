@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
 from mailgate.core.reply import Reply
+from mailgate.core.value import value
 
 
 class Action(IntEnum):
@@ -18,16 +18,12 @@ class Action(IntEnum):
     REJECT = 3
     DISCARD = 4
 
-    @property
-    def word(self) -> str:
-        """Its name in logs and metrics."""
-        return _WORDS[self]
+    def __init__(self, _strength: int) -> None:
+        self.word = self.name.lower()
+        """In logs and metrics."""
 
 
-_WORDS = tuple(action.name.lower() for action in Action)
-
-
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """What a rule wants done, why (a hyphenated constant: log, metric label), and the reply, if that takes one.
 
@@ -41,7 +37,7 @@ class Verdict:
     unwanted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Decision:
     """The strongest of all verdicts; `reasons` of all of them, the strongest first."""
 

@@ -11,6 +11,7 @@ import ipaddress
 import socket
 import stat
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from mailgate.core.endpoint import Endpoint
@@ -83,8 +84,13 @@ def trusted(address: str, networks: Iterable[Network]) -> bool:
         return True  # a unix socket is guarded by its file's mode
     if address == UNKNOWN:
         return False
-    ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = _ip(address.partition("%")[0])
     return any(ip in network for network in networks)
+
+
+@lru_cache(maxsize=64)  # the same few hosts hand over all mail
+def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(address)
 
 
 def clear(path: Path) -> None:

@@ -60,12 +60,8 @@ _HISTOGRAMS = {
     "spam_score": ("Scores of messages", (), _POINTS),
     "spool_commit_seconds": ("Time of a commit of the spool, shared by the messages in it", (), _SECONDS),
 }
-_GAUGES = {
-    "connections": ("Open connections", ("door",)),
-}
-
 # Labels that exist from the first scrape on, so that a rate over them has a beginning.
-_DOORS = ("lmtp", "smtp", "verdict")
+DOORS = ("lmtp", "smtp", "verdict")
 _VERDICTS = (*(action.word for action in Action), "failed")
 _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("reasons", "reason", ("too-many-connections", "too-much-in-flight")),  # those that an alert counts
@@ -118,7 +114,7 @@ class _Tally(Collector):
         for method, results in RESULTS.items():
             for result in results:
                 self.begin(("auth_results", method, result), {"method": method, "result": result})
-        for door, verdict in product(_DOORS, _VERDICTS):
+        for door, verdict in product(DOORS, _VERDICTS):
             self.begin(("messages", door, verdict), {"door": door, "verdict": verdict})
 
     def begin(self, key: _Key, labels: Mapping[str, str]) -> None:
@@ -171,12 +167,6 @@ class Telemetry:
         self._registry = CollectorRegistry()
         self._tally = _Tally()
         self._registry.register(self._tally)
-        self._gauges = {
-            name: Gauge(f"mailgate_{name}", what, labels, registry=self._registry)
-            for name, (what, labels) in _GAUGES.items()
-        }
-        for door in _DOORS:
-            self.gauge("connections", 0, door=door)
         self._errors: dict[str, tuple[float, int, str]] = {}  # by event: when the last was, how many, its cause
         ProcessCollector(registry=self._registry)
         info = Gauge("mailgate_build_info", "Version of this mailgate", ("version",), registry=self._registry)
@@ -191,28 +181,23 @@ class Telemetry:
             self._tally.begin(key, labels)
             self._tally.sums[key] += amount
 
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        """Set a gauge."""
-        gauge = self._gauges[name]
-        (gauge.labels(**labels) if labels else gauge).set(value)
-
     def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:
         """Add to a histogram. `exemplar`: the gate id of the message that took so long."""
-        key = (name, *labels.values())
-        if key not in self._tally.sums:
-            self._tally.begin(key, labels)
-        self._tally.sums[key] += value
+        tally, key = self._tally, (name, *labels.values())
+        if key not in tally.sums:
+            tally.begin(key, labels)
+        tally.sums[key] += value
         bucket = bisect_left(_HISTOGRAMS[name][2], value)
-        self._tally.buckets[key][bucket] += 1
+        tally.buckets[key][bucket] += 1
         if exemplar:
-            self._tally.exemplars[key, bucket] = exemplar, value
+            tally.exemplars[key, bucket] = exemplar, value
 
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
         """Say it in the log, and keep it if it is of a message."""
         if level == "error":
             _, times, _ = self._errors.pop(name, (0.0, 0, ""))  # the latest last
             self._errors[name] = time.time(), times + 1, _cause(fields)
-        if told := story.of_message(fields):
+        if (told := story.of_message(fields)) is not None:  # to ask whether it is empty would make its fields
             self.keep(name, told, level)
             fields = told
         self._log.event(name, fields, level)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from mailgate.core.repetition import BURST
+from mailgate.core.story import Told
 from mailgate.edge import log as module
 from mailgate.edge.log import EventLog
+from mailgate.edge.telemetry import Telemetry
 from tests.stack.waiting import wait_until
 
 _Event = tuple[str, dict[str, object], str]
@@ -44,6 +46,22 @@ def test_for_machines() -> None:
     read = json.loads(line)
     assert abs(datetime.fromisoformat(read.pop("time")) - datetime.now(UTC)).total_seconds() < 60
     assert read == {"level": "warning", "event": "message.spooled", **FINAL}
+
+
+def test_who_tells_of_a_message_does_not_make_the_fields() -> None:
+    made: list[str] = []
+
+    def make() -> dict[str, object]:
+        made.append("made")
+        return {"id": "one"}
+
+    told = Told(make)
+    kept: list[Told] = []
+    telemetry = Telemetry(EventLog("json", "warning", stream=io.StringIO()))
+    telemetry.keep = lambda _name, fields, _level: kept.append(fields)
+    telemetry.event("message.delivered", told)
+    assert kept == [told]
+    assert made == []
 
 
 def test_for_people() -> None:

@@ -32,9 +32,6 @@ class Recorder:
     def observe(self, name: str, value: float, exemplar: str = "", **labels: str) -> None:  # noqa: ARG002
         self.numbers.append((name, value, labels))
 
-    def gauge(self, name: str, value: float, **labels: str) -> None:
-        self.numbers.append((name, value, labels))
-
     def event(self, name: str, fields: Mapping[str, object], *, level: str = "info") -> None:
         self.events.append((name, level, fields))
 

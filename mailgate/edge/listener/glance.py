@@ -16,6 +16,7 @@ from mailgate.edge.listener.words import MAX_COMMAND
 if TYPE_CHECKING:
     from aiosmtpd.smtp import Envelope as Taken
 
+    from mailgate.edge.listener.listener import Listener
     from mailgate.edge.listener.wire import Wire
 
 _PLAIN = rb"[^\x00-\x20\x7f-\xff<>()\[\]\\,;:\"@]+"
@@ -23,20 +24,25 @@ _MAIL = re.compile(rb"MAIL FROM:<(%b@%b)?>(?: SIZE=(\d{1,15}))?( BODY=8BITMIME)?
 _RCPT = re.compile(rb"RCPT TO:<(%b@%b)>\r\n" % (_PLAIN, _PLAIN))
 
 
-def envelope_of(octets: bytes, envelope: Taken, wire: Wire, most: int) -> int:
-    """Fill in the envelope and reply on the wire, for a message of at most `most` octets; how many octets were done."""
+def envelope_of(octets: bytes, envelope: Taken, wire: Wire, listener: Listener) -> int:
+    """Fill in the envelope and reply on the wire, for a message that the listener has room for; how many octets were
+    done.
+    """
     done = 0
     if not envelope.mail_from:
         mail = _MAIL.match(octets)
-        if mail is None or mail.end() > MAX_COMMAND or int(mail[2] or 0) > most:
+        if mail is None or mail.end() > MAX_COMMAND:
             return 0
-        envelope.mail_from = mail[1].decode("ascii") if mail[1] else "<>"
-        envelope.mail_options = ["BODY=8BITMIME"] if mail[3] else []
+        path, size, eight_bit = mail.groups()
+        if not listener.has_room or (size and int(size) > listener.config.relay.slack_size):
+            return 0
+        envelope.mail_from = path.decode("ascii") if path else "<>"
+        envelope.mail_options = ["BODY=8BITMIME"] if eight_bit else []
         wire.put(MAIL_TAKEN)
         done = mail.end()
         if done == len(octets):
             return done
-    while len(envelope.rcpt_tos) < MAX_RECIPIENTS and (rcpt := _RCPT.match(octets, done)):
+    while done < len(octets) and len(envelope.rcpt_tos) < MAX_RECIPIENTS and (rcpt := _RCPT.match(octets, done)):
         if rcpt.end() - done > MAX_COMMAND:
             break
         envelope.rcpt_tos.append(rcpt[1].decode("ascii"))

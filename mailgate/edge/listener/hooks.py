@@ -14,9 +14,10 @@ RCPT_TAKEN = b"250 2.1.5 Ok\r\n"
 
 
 @cache
-def commands_of(session: type) -> list[str]:
-    """The names of the methods that do a session's commands; without those of aiosmtpd that no door of ours offers."""
-    return [name for name in dir(session) if name.startswith("smtp_") and name not in {"smtp_AUTH", "smtp_STARTTLS"}]
+def commands_of(session: type) -> dict[str, str]:
+    """The name of the method that does a command; without those of aiosmtpd that no door of ours offers."""
+    verbs = [name.removeprefix("smtp_") for name in dir(session) if name.startswith("smtp_")]
+    return {verb: f"smtp_{verb}" for verb in verbs if verb not in {"AUTH", "STARTTLS"}}
 
 
 class Hooks:

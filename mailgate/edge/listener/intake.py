@@ -19,12 +19,16 @@ _PIECE = 256 * 1024  # octets that are kept together
 
 class Intake:
     """Feed what comes after the 354. When `done`: `pieces` are the message's octets, `size` how many, `rest` what was
-    pipelined behind them; or `refusal` is the reply that refuses it and the reason (but it is read to its end).
+    pipelined behind them, `bare_cr` where in the message the first bare CR was (-1 if there was none); or `refusal` is
+    the reply that refuses it and the reason (but it is read to its end).
     """
 
     def __init__(self, listener: Listener) -> None:
         self.pieces: list[bytes] = []
         self.size = 0
+        self.done = False
+        self.rest = b""
+        self.bare_cr = -1
         self.refusal: tuple[Reply, str] | None = None
         self._listener = listener
         self._receiver = DataReceiver()
@@ -32,25 +36,11 @@ class Intake:
         self._tail: list[bytes] = []
         self._tail_size = 0
 
-    @property
-    def done(self) -> bool:
-        """True when the final dot has come."""
-        return self._receiver.done
-
-    @property
-    def bare_cr(self) -> int:
-        """Where in the message the first bare CR was; -1 if there was none."""
-        return self._receiver.ends.bare_cr
-
-    @property
-    def rest(self) -> bytes:
-        """What came behind the final dot."""
-        return self._receiver.rest
-
     def feed(self, octets: bytes) -> bool:
         """Take octets as they come. True when the final dot was among them."""
-        settled = self._receiver.feed(octets)
-        done = self._receiver.done
+        receiver = self._receiver
+        settled = receiver.feed(octets)
+        self.done, self.rest, self.bare_cr = receiver.done, receiver.rest, receiver.ends.bare_cr
         if settled:
             self._tail.append(settled)
             self._tail_size += len(settled)
@@ -60,12 +50,12 @@ class Intake:
             self.refusal = self.refusal or (Reply(452, "4.3.1", "too much mail in flight"), "too-much-in-flight")
         if self.refusal:
             self.drop()
-        elif self._tail_size >= _PIECE or done:
+        elif self._tail_size >= _PIECE or self.done:
             self._listener.in_flight += self._tail_size
             self.size += self._tail_size
             self.pieces.append(self._tail[0] if len(self._tail) == 1 else b"".join(self._tail))
             self._tail, self._tail_size = [], 0
-        return done
+        return self.done
 
     def drop(self) -> None:
         """Give up what has come."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import get_args
 
 from mailgate.config import Config, Endpoint
 from mailgate.core.envelope import Door, Envelope, Peer
@@ -39,6 +40,8 @@ class Listener:
         self.handle = handle
         self._sockets = Sockets()
         self._sessions: set[Session] = set()
+        self.connections: dict[str, int] = dict.fromkeys(get_args(Door), 0)
+        """How many are open, by door."""
         self._draining = False
         self._quiet = asyncio.Event()
 
@@ -85,7 +88,7 @@ class Listener:
             self.refused(address, "max_connections", "too-many-connections")
             return "421 4.3.2 too many connections, try again later"
         self._sessions.add(session)
-        self.telemetry.gauge("connections", self._count(session.door), door=session.door)
+        self.connections[session.door] += 1
         return ""
 
     def trusts(self, address: str) -> bool:
@@ -100,11 +103,8 @@ class Listener:
     def gone(self, session: Session) -> None:
         """The session has ended."""
         self._sessions.discard(session)
-        self.telemetry.gauge("connections", self._count(session.door), door=session.door)
+        self.connections[session.door] -= 1
         self._quiet.set()
-
-    def _count(self, door: Door) -> int:
-        return sum(session.door == door for session in self._sessions)
 
     async def _listen(self, endpoint: Endpoint, kind: type[Session]) -> None:
         hooks = Hooks()

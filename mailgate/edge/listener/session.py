@@ -13,7 +13,7 @@ import asyncio
 import traceback
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import syntax
@@ -65,9 +65,18 @@ class Session(Ending):
         self._address = ""
         self._end: asyncio.TimerHandle | None = None
 
-    def __dir__(self) -> list[str]:
-        # aiosmtpd looks through all members of every new session for its commands; these are all that it finds.
-        return commands_of(type(self))  # type: ignore[arg-type]  # a class can be hashed
+    # aiosmtpd looks through all members of every new session for its commands. It finds nothing, and they are known.
+
+    def __dir__(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def _smtp_methods(self) -> dict[str, Any]:
+        return {verb: getattr(self, method) for verb, method in self._commands.items()}
+
+    @_smtp_methods.setter
+    def _smtp_methods(self, _found: dict[str, Any]) -> None:
+        self._commands = commands_of(type(self))  # type: ignore[arg-type]  # a class can be hashed
 
     # the connection
 
@@ -115,7 +124,7 @@ class Session(Ending):
             return
         if wire.idle and (self._intake is not None or not self._farewell):
             try:
-                data = self._at_a_glance(data)
+                data = self._at_a_glance(data, wire)
             except Exception as error:  # noqa: BLE001  asyncio would drop the connection without a word
                 self._fault, data = error, _DATA
                 if self._intake is None:
@@ -161,14 +170,14 @@ class Session(Ending):
                 verb, arg = _PLAIN_DATA if line == _DATA else command(line)
             except LineTooLong:
                 verb, arg = "", None
-            method = self._smtp_methods.get(verb)
+            method = self._commands.get(verb)
             self._reset_timeout()
             if method is None:
                 unknown += 1
                 await self.push("500 5.5.2 command not recognized" if verb else "500 5.5.2 not a command line")
                 continue
             try:
-                await method(arg)
+                await getattr(self, method)(arg)
             except Exception as error:  # noqa: BLE001  promise 2: our own faults are 4xx
                 await self.push(await self.handle_exception(error))
 
@@ -218,30 +227,29 @@ class Session(Ending):
 
     # the envelope
 
-    def _at_a_glance(self, octets: bytes) -> bytes:
+    def _at_a_glance(self, octets: bytes, wire: Wire) -> bytes:
         """Do what Exim says for nearly every message, and read the message, without waking the session's task.
 
         What is left is for the task; a message that has been read is left to it as the DATA that began it.
         """
-        envelope, session, listener = self.envelope, self.session, self.listener
-        if self._intake is not None:
+        intake, envelope, session = self._intake, self.envelope, self.session
+        if intake is not None:
             self._heard = self.loop.time()
-            return _DATA + self._intake.rest if self._intake.feed(octets) else b""
+            return _DATA + intake.rest if intake.feed(octets) else b""
         if envelope is None or session is None or not session.host_name:
             return octets
         self._heard = self.loop.time()
         if octets != _DATA:
-            most = listener.config.relay.slack_size if listener.has_room else -1
-            octets = octets[envelope_of(octets, envelope, self.wire, most) :]
+            octets = octets[envelope_of(octets, envelope, wire, self.listener) :]
         if octets == _DATA and envelope.rcpt_tos:
-            self._begin_data()
+            self._begin_data(wire)
             return b""
         return octets
 
-    def _begin_data(self) -> None:
+    def _begin_data(self, wire: Wire) -> None:
         self._phase = "data"
         self._intake = Intake(self.listener)
-        self.wire.put(b"354 end with <CRLF>.<CRLF>\r\n")
+        wire.put(b"354 end with <CRLF>.<CRLF>\r\n")
 
     def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
         # aiosmtpd reads them with the parser of header fields, which is slow, takes what is no path, and rewrites it.
@@ -261,7 +269,7 @@ class Session(Ending):
             if arg:
                 await self.push("501 5.5.4 DATA takes no parameter")
                 return
-            self._begin_data()
+            self._begin_data(self.wire)
         envelope = taken(self.envelope)
         replies = await self._take(envelope)
         self._phase = "command"

@@ -31,8 +31,7 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self.idle = False  # True while the session waits for a command, and nothing of one has come
-        self._out: list[bytes] = []
-        self._out_size = 0
+        self._out = b""  # what has been said and not been sent
 
     # the protocol's side
 
@@ -89,20 +88,18 @@ class Wire:
 
     def put(self, octets: bytes) -> None:
         """Say it when the rest of what is collected is said."""
-        self._out.append(octets)
-        self._out_size += len(octets)
+        self._out += octets
 
     def say_at_once(self) -> None:
         """Say what has been collected, without waiting until a peer that does not read has taken it."""
         if self._out:
-            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
-            self._out.clear()
-            self._out_size = 0
+            said, self._out = self._out, b""
+            self._transport.write(said)
 
     async def say(self, octets: bytes) -> None:
         """Say it, at the latest when we wait for the peer."""
         self.put(octets)
-        if self._out_size > _OUT:
+        if len(self._out) > _OUT:
             await self.flush()
             await asyncio.sleep(0)  # a peer that pipelines thousands of commands is not alone here
 
@@ -115,7 +112,8 @@ class Wire:
 
     async def _more(self) -> None:
         """Wait until more has come than there was; what was to be said is said before."""
-        await self.flush()
+        if self._out:
+            await self.flush()
         if self._eof:
             raise asyncio.CancelledError
         if self._paused:

@@ -89,24 +89,24 @@ class Connection(asyncio.Protocol):
         """True if something has come that nobody has read: at a place where no reply is due, one too many."""
         return self._garbled or not self._parser.idle
 
-    def came(self) -> Reply | None:
-        """The next reply if it is there already."""
-        return self._parser.replies.pop(0)[0] if self._parser.replies else None
-
-    async def reply(self, deadline: float = math.inf) -> Reply:
-        """The next reply. Broken at `deadline` (of the loop's clock) if it has not come."""
-        self._expire_at(deadline)
-        reply = (await self._next())[0]
-        self._expires = math.inf
-        return reply
-
-    async def _next(self) -> tuple[Reply, tuple[str, ...]]:
-        while not self._parser.replies:
-            if self._broken:
-                raise Broken(self._broken)
+    async def answered(self, count: int, deadline: float = math.inf, wait: float = math.inf) -> None:
+        """Return when `count` replies are there to be taken, or the connection has broken: which it does at `deadline`
+        (of the loop's clock), and when one of them does not come for `wait` seconds.
+        """
+        had = -1
+        while (have := len(self._parser.replies)) < count and not self._broken:
+            if have > had:  # what comes octet by octet earns no more time
+                had = have
+                self._expire_at(min(deadline, self._loop.time() + wait))
             self._reader = self._loop.create_future()
             await self._reader
-        return self._parser.replies.pop(0)
+        self._expires = math.inf
+
+    def take(self) -> Reply:
+        """The next of the replies that are there. Broken if there is none."""
+        if not self._parser.replies:
+            raise Broken(self._broken or "no reply has come")
+        return self._parser.replies.pop(0)[0]
 
     def send(self, octets: bytes) -> None:
         """Write without waiting."""
@@ -128,11 +128,14 @@ class Connection(asyncio.Protocol):
 
     async def greet(self, hostname: str) -> None:
         """Read the greeting and say LHLO. RFC 2033 §4.1."""
-        greeting = await self.reply()
+        await self.answered(1)
+        greeting = self.take()
         if greeting.code != 220:
             raise Broken(f"greeted with {greeting}")
         self.send(f"LHLO {hostname}\r\n".encode())
-        answer, lines = await self._next()
+        await self.answered(1)
+        lines = self._parser.replies[0][1] if self._parser.replies else ()
+        answer = self.take()
         if not answer.positive:
             raise Broken(f"LHLO answered with {answer}")
         for line in lines[1:]:
@@ -169,9 +172,10 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _wake(self) -> None:
-        for waiter in (self._reader, self._writer if self._broken else None):
-            if waiter and not waiter.done():
-                waiter.set_result(None)
+        if self._reader and not self._reader.done():
+            self._reader.set_result(None)
+        if self._broken and self._writer and not self._writer.done():
+            self._writer.set_result(None)
 
 
 async def open_connection(endpoint: Endpoint, hostname: str) -> Connection:

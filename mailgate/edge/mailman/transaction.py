@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 from mailgate.core.data import stuffed
 from mailgate.core.envelope import Envelope, address_octets
@@ -56,21 +57,27 @@ class Transaction:
         """One outcome for each recipient of the envelope."""
         outcomes: list[Outcome | None] = [None] * len(self.envelope.recipients)
         try:
-            await self._run(outcomes)
+            todo = self._todo(outcomes)
+            accepted = await self._say_envelope(todo, outcomes) if todo else None
+            if accepted:
+                await self._send_data()
+                await self._read_replies(accepted, outcomes)
+            elif accepted is not None:
+                await self._reset()
+            if self._doubtful and self.connection.usable:
+                await self._ask_again(outcomes)
         except Broken as error:
             if self._stage == "MAIL" and self.connection.reused and not self.connection.expired:
                 raise Stale(str(error)) from error
             self.lost = True
             self._give_up(f"{error} (at {self._stage})")
-        if None in outcomes:
-            lost = self._lost()
-            return self._told([outcome or lost for outcome in outcomes])
-        return self._told(outcomes)  # type: ignore[arg-type]  # mypy can't see that there is no None
+        if _all_delivered(outcomes):
+            return tuple(outcomes)
+        lost = self._lost()
+        return self._told([outcome or lost for outcome in outcomes])
 
     def _told(self, outcomes: list[Outcome]) -> tuple[Outcome, ...]:
         """The same with what was said, where something failed."""
-        if not any(one.result is not Result.DELIVERED for one in outcomes):
-            return tuple(outcomes)
         lines = self._talk.lines(self.trouble)
         return tuple(one if one.result is Result.DELIVERED else replace(one, dialogue=lines) for one in outcomes)
 
@@ -84,59 +91,45 @@ class Transaction:
         reached = self._stage != "MAIL"
         return Outcome(Result.DEFERRED if reached else Result.UNREACHED, silence(self.trouble or "not sent"))
 
-    async def _run(self, outcomes: list[Outcome | None]) -> None:
-        if self._unsendable(outcomes):
-            return
-        todo = [n for n, outcome in enumerate(outcomes) if outcome is None]
-        if not todo:
-            return
-        accepted = await self._say_envelope(todo, outcomes)
-        if accepted:
-            await self._send_data()
-            await self._read_replies(accepted, outcomes)
-        elif accepted is not None:
-            await self._reset()
-        if self._doubtful and self.connection.usable:
-            await self._ask_again(outcomes)
-
     # before anything is sent
 
-    def _unsendable(self, outcomes: list[Outcome | None]) -> bool:
-        """Fill in what the server's extensions rule out. True if that is everybody."""
+    def _todo(self, outcomes: list[Outcome | None]) -> list[int]:
+        """Whom the server's extensions do not rule out; the others' outcomes are filled in."""
         limit, size = self.connection.size_limit, self._size
         if 0 < limit < size:  # RFC 1870 §6.2
             text = f"message of {size} octets, {limit} are allowed"
             outcomes[:] = all_alike(Result.REFUSED, Reply(552, "5.3.4", text), len(outcomes))
-            return True
+            return []
         if self._plain:
-            return False
+            return list(range(len(outcomes)))
         utf8 = "SMTPUTF8" in self.connection.features
         if not _sendable(self.envelope.sender, utf8=utf8):  # RFC 6531 §3.5
             reply = Reply(550, "5.6.7", "the list server takes no non-ASCII reverse-path")
             outcomes[:] = all_alike(Result.REFUSED, reply, len(outcomes))
-            return True
+            return []
         for n, recipient in enumerate(self.envelope.recipients):
             if not _sendable(recipient, utf8=utf8):
                 reply = Reply(553, "5.6.7", "the list server takes no non-ASCII recipient")
                 outcomes[n] = Outcome(Result.REFUSED, reply)
-        return False
+        return [n for n, outcome in enumerate(outcomes) if outcome is None]
 
     # the envelope
 
     async def _say_envelope(self, todo: list[int], outcomes: list[Outcome | None]) -> list[int] | None:
         """MAIL, RCPT, DATA. The recipients that were accepted, in order; None when the connection was given up."""
-        commands = [self._mail(), *(self._rcpt(n) for n in todo)]
+        commands = [self._mail(), *map(self._rcpt, todo)]
         pipelining = self.connection.pipelining
         if pipelining:  # RFC 2920 §3.1: DATA may end the group
             self.connection.send(b"".join([*commands, b"DATA\r\n"]))
             self._talk.said += [*commands, b"DATA"]
-        mail = await self._reply() if pipelining else await self._ask(commands[0])
+            await self.connection.answered(len(commands) + 1, self.deadline, self.reply_timeout)
+        mail = self._next() if pipelining else await self._ask(commands[0])
         self._stage = "RCPT"
         if not mail.positive and not pipelining:
             return self._mail_refused(mail, todo, outcomes)
         accepted = []
         for n, command in zip(todo, commands[1:], strict=True):
-            reply = await self._reply() if pipelining else await self._ask(command)
+            reply = self._next() if pipelining else await self._ask(command)
             if reply.positive:
                 accepted.append(n)
                 continue
@@ -145,7 +138,7 @@ class Transaction:
                 self._doubtful.append(n)
         if not pipelining and not accepted:
             return accepted
-        data = await self._reply() if pipelining else await self._ask(b"DATA\r\n")
+        data = self._next() if pipelining else await self._ask(b"DATA\r\n")
         if not mail.positive:
             if data.code == 354:
                 self._give_up(f"DATA answered with {data} though MAIL was answered with {mail}")
@@ -227,7 +220,7 @@ class Transaction:
             outcomes[n] = Outcome(judge("dot", reply), reply)
         if self.connection.excess:
             self._count_is_wrong(accepted, outcomes)
-        elif any((found := outcomes[n]) is None or found.result is not Result.DELIVERED for n in accepted):
+        elif not _all_delivered([outcomes[n] for n in accepted]):
             self.connection.close()  # after an exception Mailman still holds this envelope and would add to it
 
     def _count_is_wrong(self, accepted: list[int], outcomes: list[Outcome | None]) -> None:
@@ -241,11 +234,14 @@ class Transaction:
     # waiting
 
     def _in_time(self) -> float:
-        wait = self.dot_timeout if self._dot_sent else self.reply_timeout
-        return min(self.deadline, asyncio.get_running_loop().time() + wait)
+        return min(self.deadline, asyncio.get_running_loop().time() + self.reply_timeout)
 
     async def _reply(self) -> Reply:
-        reply = self.connection.came() or await self.connection.reply(self._in_time())
+        await self.connection.answered(1, self.deadline, self.dot_timeout if self._dot_sent else self.reply_timeout)
+        return self._next()
+
+    def _next(self) -> Reply:
+        reply = self.connection.take()
         self._talk.heard.append(reply)
         return reply
 
@@ -253,6 +249,10 @@ class Transaction:
         self._talk.said.append(command)
         self.connection.send(command)
         return await self._reply()
+
+
+def _all_delivered(outcomes: list[Outcome | None]) -> TypeGuard[list[Outcome]]:
+    return all(one is not None and one.result is Result.DELIVERED for one in outcomes)
 
 
 def _sendable(address: str, *, utf8: bool) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -105,7 +106,7 @@ class Mailman:
     async def _look(self) -> None:
         """Is it there? Only where no delivery says so."""
         heard = self._free[-1].idle_since if self._free else float("-inf")
-        if not self.up or self._busy or asyncio.get_running_loop().time() - heard < _UNHEARD:
+        if not self.up or self._busy or time.monotonic() - heard < _UNHEARD:
             return
         try:
             (await self._connect()).close()
@@ -122,7 +123,7 @@ class Mailman:
     ) -> tuple[Outcome, ...]:
         while True:
             connection = await self._take(deadline)
-            wait = self.config.reply_timeout
+            wait = self._config.reply_timeout
             transaction = Transaction(connection, envelope, message, deadline, wait, wait * patience)
             try:
                 outcomes = await transaction.run()
@@ -144,12 +145,11 @@ class Mailman:
     # connections
 
     async def _take(self, deadline: float) -> Connection:
-        now, there = asyncio.get_running_loop().time(), self.config.lmtp
+        there = self._config.lmtp
         while self._free:
             connection = self._free.pop()
             same = connection.endpoint is there or connection.endpoint == there
-            current = same and now - connection.idle_since < _IDLE
-            if connection.usable and current:
+            if same and time.monotonic() - connection.idle_since < _IDLE and connection.usable:
                 connection.reused = True
                 return connection
             connection.close()
@@ -164,8 +164,8 @@ class Mailman:
             raise Broken(f"{self.config.lmtp}: no greeting within mailman.connect_timeout") from None
 
     def _put_back(self, connection: Connection) -> None:
-        if connection.usable and len(self._free) < self.config.connections:
-            connection.idle_since = asyncio.get_running_loop().time()
+        if connection.usable and len(self._free) < self._config.connections:
+            connection.idle_since = time.monotonic()
             self._free.append(connection)
         else:
             connection.close()
@@ -174,9 +174,10 @@ class Mailman:
 
     def _enter_at_once(self) -> bool:
         """Take a slot if nobody has to wait. Raises Broken when the breaker is open."""
-        if not self.up:
+        allowed = self._breaker.allowed
+        if not allowed:
             raise Broken(f"Mailman is down: {self._breaker.reason}")
-        if self._busy >= self._breaker.allowed or any(self._waiters):
+        if self._busy >= allowed or any(self._waiters):
             return False
         self._busy += 1
         return True

@@ -44,6 +44,11 @@ class VerdictPort:
         return self.in_flight < self.config.verdict.max_in_flight
 
     @property
+    def connections(self) -> dict[str, int]:
+        """How many are open, by door."""
+        return {"verdict": len(self._sessions)}
+
+    @property
     def listening(self) -> bool:
         """True between `start` and `drain`."""
         return self._sockets.listening and not self._draining
@@ -89,7 +94,6 @@ class VerdictPort:
             return
         self._sessions[session] = task = asyncio.create_task(session.serve())
         task.add_done_callback(lambda _: self._gone(session))
-        self.telemetry.gauge("connections", len(self._sessions), door="verdict")
 
     def _refused(self, peer: str) -> str:
         """Why the peer is to be sent away, "" if it is not. Said and counted here."""
@@ -107,5 +111,4 @@ class VerdictPort:
 
     def _gone(self, session: Session) -> None:
         del self._sessions[session]
-        self.telemetry.gauge("connections", len(self._sessions), door="verdict")
         self._quiet.set()
