@@ -102,7 +102,7 @@ class Arc:
 class Dmarc:
     """`domain` is the author's (From), `published` where the record was found, `policy` what it asks for a failure of
     this author's domain (sp and np taken into account), `testing` that t=y takes a step off it. Where From has more
-    domains than are looked at it is "reject", and `published` "".
+    domains than are looked at, or is longer than what is read (`domain` ""), it is "reject", and `published` "".
     """
 
     result: DmarcResult

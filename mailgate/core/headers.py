@@ -92,7 +92,7 @@ def _unfolded(found: re.Match[bytes]) -> bytes:
 
 @lru_cache(maxsize=16)
 def _named(name: bytes) -> re.Pattern[bytes]:
-    return re.compile(rb"%s[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)" % re.escape(name), re.IGNORECASE)
+    return re.compile(rb"%s[ \t]*(?:\r\n[ \t]+)*:([^\n]*(?:\n[ \t][^\n]*)*)" % re.escape(name), re.IGNORECASE)
 
 
 @lru_cache(maxsize=4)  # a message is looked through for one name after the other

@@ -69,6 +69,7 @@ def test_the_domains_in_a_from_field(value: str, found: tuple[str, ...]) -> None
 def test_all_from_fields_count_and_nothing_else() -> None:
     head = b"from : a@one.test\r\nX-From: b@no.test\r\nFROM:\tb@two.test\r\nFromage: c@no.test\r\n\r\n"
     assert domains(head) == ("one.test", "two.test")
+    assert domains(b"From\r\n : a@one.test\r\nFrom \r\n \r\n\t: b@two.test\r\n\r\n") == ("one.test", "two.test")
     assert domains(b"Sender: a@one.test\r\n\r\n") == ()
     assert domains(b"From: a@\xff\xfe.test, b@two.test\r\n\r\n") == ("two.test",)
 

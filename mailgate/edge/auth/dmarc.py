@@ -16,7 +16,9 @@ from mailgate.edge.auth.asking import Asking
 
 
 class Checking:
-    """DMARC of one message. `client_known`: else SPF may have passed, for all that we know."""
+    """DMARC of one message. `authors` as `core.author` has them (None: too much to read). `client_known`: else SPF may
+    have passed, for all that we know.
+    """
 
     def __init__(self, authors: tuple[str, ...] | None, asking: Asking, *, client_known: bool) -> None:
         self._authors = authors
