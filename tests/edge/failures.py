@@ -4,7 +4,7 @@
 has taken it in the end, when it behaves again. `…` stands for the gate id.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.stack.fake_script import Act, Stage, Then, drop, hang, say
 from tests.stack.fake_session import Manner
@@ -188,6 +188,7 @@ def _about_a_recipient() -> list[Row]:
     only_b = Manner(lists=frozenset({B}))
     pipelining = Manner(("PIPELINING", "8BITMIME"), lists=frozenset({B}))
     no = On(Stage.RCPT, say(NO_MAILBOX), only=A, times=1)
+    twice = replace(no, only=B, times=2)
     return [
         Row("RCPT: no such list", (), (NO_SUCH_LIST,), (GONE,), (0,), manner=only_b),
         Row("RCPT: one such list of three", (), (NO_SUCH_LIST, DELIVERED, NO_SUCH_LIST), (GONE,) * 3, (0, 1, 0),
@@ -201,6 +202,9 @@ def _about_a_recipient() -> list[Row]:
             (SPOOLED, SPOOLED), (PENDING, PENDING), (1, 1)),
         Row("RCPT: 550, then silence when asked again",
             (no, On(Stage.RCPT, hang(), only=A, times=1)), (SPOOLED, DELIVERED), (PENDING, GONE), (1, 1)),
+        Row("RCPT: 550 for all, then a reply that nobody asked for",
+            (no, twice, replace(no, only=C), On(Stage.DATA, Act(raw=b"503 nobody\r\n250 Ok\r\n"), times=1)),
+            (SPOOLED,) * 3, (PENDING,) * 3, (1, 1, 1), manner=Manner(("PIPELINING",))),
         Row("RCPT: 551", (On(Stage.RCPT, say("551 moved"), only=A),), ("551 5.1.6 … moved", DELIVERED),
             (GONE, GONE), (0, 1)),
         Row("RCPT: 450 for one of two", (On(Stage.RCPT, say("450 busy"), only=A, times=1),), (SPOOLED, DELIVERED),

@@ -158,10 +158,10 @@ class Session:
         return self.manner.lists is None or address.lower() in self.manner.lists
 
     async def _data(self) -> None:
+        usual = "354 End data with <CR><LF>.<CR><LF>"
         if not self.recipients:
-            await self._say("503 Error: need RCPT command" if self.greeted else _HELO_FIRST)
-            return
-        if not (await self._answer(Stage.DATA, "354 End data with <CR><LF>.<CR><LF>")).startswith("3"):
+            usual = "503 Error: need RCPT command" if self.greeted else _HELO_FIRST
+        if not (await self._answer(Stage.DATA, usual)).startswith("3"):
             return
         sent = await self._message()
         replies = _lie(sent, self.manner.size) or self._reply_each()

@@ -117,6 +117,7 @@ class Transaction:
 
     async def _say_envelope(self, todo: list[int], outcomes: list[Outcome | None]) -> list[int] | None:
         """MAIL, RCPT, DATA. The recipients that were accepted, in order; None when the connection was given up."""
+        self._none_is_left_over()
         commands = [self._mail(), *map(self._rcpt, todo)]
         pipelining = self.connection.pipelining
         if pipelining:  # RFC 2920 §3.1: DATA may end the group
@@ -192,8 +193,7 @@ class Transaction:
 
     async def _send_data(self) -> None:
         self._stage = "message"
-        if self.connection.excess:
-            raise Broken("a reply came that nobody had asked for")  # the next ones could be anybody's
+        self._none_is_left_over()
         pieces = stuffed(self.message.chunks)
         if self._size <= _WRITE_AT_ONCE:
             self.connection.send(b"".join([*pieces, b".\r\n"]))
@@ -245,7 +245,12 @@ class Transaction:
         self._talk.heard.append(reply)
         return reply
 
+    def _none_is_left_over(self) -> None:
+        if self.connection.excess:
+            raise Broken("a reply came that nobody had asked for")  # the next ones could be anybody's
+
     async def _ask(self, command: bytes) -> Reply:
+        self._none_is_left_over()
         self._talk.said.append(command)
         self.connection.send(command)
         return await self._reply()
