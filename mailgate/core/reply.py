@@ -89,19 +89,24 @@ class ReplyParser:
     @property
     def idle(self) -> bool:
         """True when nothing is left over: no reply waits, none has begun."""
-        return not (self.replies or self._rest or self._lines)
+        return not self.replies and self.whole
+
+    @property
+    def whole(self) -> bool:
+        """True when no reply has begun."""
+        return not (self._rest or self._lines)
 
     def feed(self, octets: bytes) -> None:
         """Take octets as they arrive."""
-        if not self._rest and not self._lines and len(octets) <= _FEW:
+        if len(octets) <= _FEW and not self._rest and not self._lines:
             known = _familiar(octets)
             if known and len(self.replies) + len(known) <= MAX_REPLIES:
                 self.replies.extend(known)
                 return
-        self.feed_anew(octets)
+        self.read(octets)
 
-    def feed_anew(self, octets: bytes) -> None:
-        """The same, without looking whether such octets have come before."""
+    def read(self, octets: bytes) -> None:
+        """Take them without looking whether such octets have come before."""
         lines = (self._rest + octets if self._rest else octets).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
@@ -129,8 +134,7 @@ def _familiar(octets: bytes) -> tuple[tuple[Reply, tuple[str, ...]], ...]:
     """The replies that these octets are, if they are whole ones; else ()."""
     parser = ReplyParser()
     try:
-        parser.feed_anew(octets)
+        parser.read(octets)
     except Garbage:
         return ()
-    replies, parser.replies = tuple(parser.replies), []
-    return replies if parser.idle else ()
+    return tuple(parser.replies) if parser.whole else ()

@@ -26,8 +26,8 @@ class Told(Mapping[str, object]):
     """The fields of an event of a message, made when somebody reads them, and written as JSON once for all who do: in a
     thread beside the event loop, many at a time, which takes a fifth of what it takes between two messages.
 
-    `make` must hold on to nothing large. A bug in it is a field of the event ("trace"), beside the `ids`. `weight` is
-    how much memory it takes, in events of usual size. Any thread may read.
+    `make` must hold on to nothing large. A bug in it, or what can't be written, is a field of the event ("trace"),
+    beside the `ids`. `weight` is how much memory it takes, in events of usual size. Any thread may read.
     """
 
     __slots__ = ("_fields", "_ids", "_json", "_make", "weight")
@@ -51,7 +51,10 @@ class Told(Mapping[str, object]):
     def json(self) -> str:
         """See `as_json`."""
         if not self._json:
-            self._json = _encode(dict(self.made))
+            try:
+                self._json = _encode(dict(self.made))
+            except (TypeError, ValueError, RecursionError):  # one event must not take the others of its batch with it
+                self._json = _encode({**self._ids, "trace": traceback.format_exc()})
         return self._json
 
     def __getitem__(self, key: str) -> object:

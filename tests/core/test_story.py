@@ -27,6 +27,13 @@ def test_a_bug_in_the_making_is_told_in_their_place() -> None:
     assert "ZeroDivisionError" in json.loads(as_json(told))["trace"]
 
 
+def test_what_cannot_be_written_is_told_in_their_place() -> None:
+    told = Told(lambda: {"id": "one", ("a", "key"): 1}, {"id": "one"})  # type: ignore[dict-item]
+    read = json.loads(as_json(told))
+    assert read["id"] == "one"
+    assert "TypeError" in read["trace"]
+
+
 def test_whose_event_it_is() -> None:
     assert of_message({"cause": "no room"}) is None
     told = of_message({"id": "one", "recipients": {"a@x.test": "delivered", "b@x.test": "delivered"}})

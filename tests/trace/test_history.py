@@ -5,6 +5,7 @@ lacks.
 import asyncio
 import contextlib
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mailgate.core import story
 from mailgate.edge.spool import Database, Store, tracing
 from mailgate.edge.spool import history as module
 from mailgate.edge.spool.chronicle import Event, pack, unpack
+from mailgate.edge.spool.database import READERS
 from mailgate.edge.spool.errors import SpoolDamaged
 from mailgate.edge.spool.listing import Selection
 from mailgate.edge.spool.verbs import drop, hold, replay
@@ -130,6 +132,30 @@ async def test_while_it_cannot_be_written_events_wait(tmp_path: Path, monkeypatc
         await written(store)
         assert ids(store) == ["m1", "m2"]
     assert [one["cause"] for one in told.named("history.failed")] == ["no room"]
+    assert told.named("history.lost") == []
+
+
+async def test_while_the_file_is_exchanged_events_wait(tmp_path: Path) -> None:
+    """Its threads are busy, so what is to pack the events is cancelled before it has begun; later there are none."""
+    told = Recorder()
+    async with spool(tmp_path, told) as store:
+        before = store._spool
+        go_on = threading.Event()
+        for _ in range(READERS):
+            before.threads.submit(go_on.wait)
+        happened(store, 1)
+        await wait_until(lambda: before.threads._work_queue.qsize() == 1)
+        letting_go = asyncio.create_task(store._let_go())
+        await wait_until(lambda: before.threads._shutdown)
+        go_on.set()
+        await letting_go
+        await wait_until(lambda: bool(told.named("history.failed")))
+        with pytest.raises(SpoolError, match="the spool is closed"):
+            await before.aside(lambda: None)
+        happened(store, 2)
+        await store.open()
+        await written(store)
+        assert ids(store) == ["m1", "m2"]
     assert told.named("history.lost") == []
 
 

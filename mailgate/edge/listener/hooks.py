@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,10 +16,10 @@ RCPT_TAKEN = b"250 2.1.5 Ok\r\n"
 
 
 @cache
-def commands_of(session: type) -> dict[str, str]:
+def commands_of(session: type) -> Mapping[str, str]:
     """The name of the method that does a command; without those of aiosmtpd that no door of ours offers."""
     verbs = [name.removeprefix("smtp_") for name in dir(session) if name.startswith("smtp_")]
-    return {verb: f"smtp_{verb}" for verb in verbs if verb not in {"AUTH", "STARTTLS"}}
+    return MappingProxyType({verb: f"smtp_{verb}" for verb in verbs if verb not in {"AUTH", "STARTTLS"}})
 
 
 class Hooks:

@@ -58,6 +58,7 @@ class Session(Ending):
             timeout=config.relay.idle_timeout,
             loop=listener.loop,
         )
+        self._commands = commands_of(type(self))  # type: ignore[arg-type]  # a class can be hashed
         self._refused = False
         self._wire: Wire | None = None
         self._intake: Intake | None = None
@@ -65,7 +66,8 @@ class Session(Ending):
         self._address = ""
         self._end: asyncio.TimerHandle | None = None
 
-    # aiosmtpd looks through all members of every new session for its commands. It finds nothing, and they are known.
+    # aiosmtpd's __init__ looks through all members of every session for its commands, and keeps them in _smtp_methods,
+    # which only its HELP still reads. We know them: it finds none, and what it found is not kept.
 
     def __dir__(self) -> tuple[str, ...]:
         return ()
@@ -75,8 +77,7 @@ class Session(Ending):
         return {verb: getattr(self, method) for verb, method in self._commands.items()}
 
     @_smtp_methods.setter
-    def _smtp_methods(self, _found: dict[str, Any]) -> None:
-        self._commands = commands_of(type(self))  # type: ignore[arg-type]  # a class can be hashed
+    def _smtp_methods(self, _found: dict[str, Any]) -> None: ...
 
     # the connection
 

@@ -25,7 +25,7 @@ from mailgate.ports import SpoolError
 
 LINGER = 1.0  # seconds between two jobs at least
 AGAIN = 5.0  # seconds between two attempts to write what could not be written
-MOST_AT_ONCE = 1000  # events in one job
+MOST_AT_ONCE = 1000  # events in one job: all of them are on disk after it, or none
 MOST_WAITING = 20_000  # events in memory, and recipients in them
 
 

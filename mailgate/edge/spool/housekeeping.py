@@ -7,7 +7,6 @@ All in small transactions, so that messages find their turn between them. What d
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ async def tend(serving: Serving, config: SpoolConfig, history: HistoryConfig, no
             if not await do(work.shrink, None):
                 break
     ballast = place.Ballast(serving.database.path)
-    kept = await asyncio.get_running_loop().run_in_executor(serving.threads, ballast.take, config)
+    kept = await serving.aside(lambda: ballast.take(config))
     return Tended(purged, kept)
 
 
@@ -94,7 +93,7 @@ async def _forget(serving: Serving, most: int, now: float, tell: Tell) -> None:
     def count() -> int:
         return serving.database.read(unscored.count, "counting the ledger")
 
-    posts = await asyncio.get_running_loop().run_in_executor(serving.threads, count)
+    posts = await serving.aside(count)
     if not posts:
         return
     aged = await forget(now - LEDGER, posts)

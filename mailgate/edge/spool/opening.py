@@ -6,9 +6,11 @@ found and told, and does not keep the rest closed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mailgate.config import SpoolConfig
 from mailgate.edge.spool import control, place, unscored, upkeep
@@ -16,6 +18,10 @@ from mailgate.edge.spool.database import READERS, Database
 from mailgate.edge.spool.work import Work
 from mailgate.edge.spool.writer import Writer
 from mailgate.ports import SpoolError
+from mailgate.strays import Stray, caught
+
+T = TypeVar("T")
+_CLOSED = "the spool is closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,17 @@ class Serving:
     writer: Writer
     work: Work
     threads: ThreadPoolExecutor
+
+    async def aside(self, job: Callable[[], T]) -> T:
+        """What the job returns, done in one of the threads that read. Raises SpoolError if the file is let go first."""
+        try:
+            doing = asyncio.get_running_loop().run_in_executor(self.threads, job)
+        except RuntimeError as error:
+            raise SpoolError(_CLOSED) from error
+        try:
+            return await caught(doing)
+        except Stray as error:  # `close` has cancelled it
+            raise SpoolError(_CLOSED) from error
 
     def close(self, timeout: float) -> None:
         """Finish what was submitted and let go of the file. A writer that is not done within `timeout` seconds keeps

@@ -45,8 +45,8 @@ class Records:
         try:
             spool = self._serving()
             async with asyncio.timeout(timeout):
-                text = await asyncio.get_running_loop().run_in_executor(
-                    spool.threads, spool.database.read, lambda c: look_up(c, exim_id, digest, now), "recognising"
+                text = await spool.aside(
+                    lambda: spool.database.read(lambda c: look_up(c, exim_id, digest, now), "recognising")
                 )
         except TimeoutError:
             return self._missed(f"recognising: not done within {timeout:g} s")

@@ -275,10 +275,8 @@ class Store:
         await spool.writer.do(spool.work.note, notes, DEADLINE)
 
     async def _chronicle(self, events: Sequence[Event]) -> None:
-        spool, loop, rows = self._spool, asyncio.get_running_loop(), []
-        for first in range(0, len(events), chronicle.ROW):
-            some = events[first : first + chronicle.ROW]
-            rows.append(await loop.run_in_executor(spool.threads, chronicle.pack, some))
+        spool = self._spool
+        rows = await spool.aside(lambda: chronicle.rows_of(events))
         await spool.writer.do(spool.work.chronicle, rows, DEADLINE, chronicle.size_of(rows))
 
     async def _set_aside(self, gate_id: str, reason: str) -> None:
@@ -335,7 +333,7 @@ class Store:
         spool = self._spool
         try:
             async with asyncio.timeout(DEADLINE):
-                return await asyncio.get_running_loop().run_in_executor(spool.threads, spool.database.read, job, doing)
+                return await spool.aside(lambda: spool.database.read(job, doing))
         except TimeoutError as error:
             raise SpoolError(f"{doing}: not done within {DEADLINE:g} s") from error
 
