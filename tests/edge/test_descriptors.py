@@ -25,8 +25,8 @@ def pair() -> Iterator[Pair]:
 
 
 def allow(pid: int) -> None:
-    """Let the process have no more files than it has (and what is free between them)."""
-    most = max(int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir()) + 1
+    """Let the process have few more files than it has: some for what it opens later and keeps."""
+    most = max(int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir()) + 16
     drop = account("nobody")  # whom it runs as: others need a privilege for it
     argv = [*(drop.launcher() if drop else []), "prlimit", f"--pid={pid}", f"--nofile={most}:{most}"]
     subprocess.run(argv, check=True, timeout=60)
