@@ -189,6 +189,7 @@ def _about_a_recipient() -> list[Row]:
     pipelining = Manner(("PIPELINING", "8BITMIME"), lists=frozenset({B}))
     no = On(Stage.RCPT, say(NO_MAILBOX), only=A, times=1)
     twice = replace(no, only=B, times=2)
+    stale = On(Stage.MAIL, Act(raw=b"553 5.1.7 stale\r\n250 Ok\r\n"), times=1)
     return [
         Row("RCPT: no such list", (), (NO_SUCH_LIST,), (GONE,), (0,), manner=only_b),
         Row("RCPT: one such list of three", (), (NO_SUCH_LIST, DELIVERED, NO_SUCH_LIST), (GONE,) * 3, (0, 1, 0),
@@ -205,6 +206,12 @@ def _about_a_recipient() -> list[Row]:
         Row("RCPT: 550 for all, then a reply that nobody asked for",
             (no, twice, replace(no, only=C), On(Stage.DATA, Act(raw=b"503 nobody\r\n250 Ok\r\n"), times=1)),
             (SPOOLED,) * 3, (PENDING,) * 3, (1, 1, 1), manner=Manner(("PIPELINING",))),
+        Row("RCPT: 550, asked again with a reply too many",
+            (no, On(Stage.RCPT, Act(raw=b"550 no\r\n250 Ok\r\n"), only=A, times=1)), (SPOOLED, DELIVERED),
+            (PENDING, GONE), (1, 1)),
+        Row("MAIL: 553 and a reply too many", (stale,), (SPOOLED,) * 2, (PENDING,) * 2, (1, 1)),
+        Row("MAIL: 553 and a reply too many, pipelined", (stale,), (SPOOLED,) * 2, (PENDING,) * 2, (1, 1),
+            manner=Manner(("PIPELINING",))),
         Row("RCPT: 551", (On(Stage.RCPT, say("551 moved"), only=A),), ("551 5.1.6 … moved", DELIVERED),
             (GONE, GONE), (0, 1)),
         Row("RCPT: 450 for one of two", (On(Stage.RCPT, say("450 busy"), only=A, times=1),), (SPOOLED, DELIVERED),

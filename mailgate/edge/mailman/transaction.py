@@ -143,7 +143,7 @@ class Transaction:
         if not mail.positive:
             if data.code == 354:
                 self._give_up(f"DATA answered with {data} though MAIL was answered with {mail}")
-            return self._mail_refused(mail, todo, outcomes)
+            return self._mail_refused(mail, todo, outcomes, unlikely=bool(accepted))
         if not accepted and data.code != 354:
             return accepted  # RFC 2033 §4.2: 503, nobody is there to get it
         if not accepted or data.code != 354:
@@ -153,11 +153,17 @@ class Transaction:
             return None
         return accepted
 
-    def _mail_refused(self, mail: Reply, todo: list[int], outcomes: list[Outcome | None]) -> list[int] | None:
+    def _mail_refused(
+        self, mail: Reply, todo: list[int], outcomes: list[Outcome | None], *, unlikely: bool = False
+    ) -> list[int] | None:
+        """`unlikely`: recipients were accepted behind it."""
         self._stage = "MAIL answered"
         self._doubtful.clear()
+        doubted = unlikely or self.connection.excess  # it may have been a reply to something else
         for n in todo:
-            outcomes[n] = Outcome(judge("mail", mail), mail)
+            outcomes[n] = Outcome(Result.DEFERRED if doubted else judge("mail", mail), mail)
+        if doubted:
+            self._give_up(f"MAIL answered with {mail}, and more replies came than that leaves room for")
         if mail.code == 421:  # RFC 5321 §3.8: the server is about to close
             self._give_up(f"MAIL answered with {mail}")
         return [] if self.connection.usable else None
@@ -182,6 +188,7 @@ class Transaction:
         if (await self._ask(self._mail())).positive:
             for n in self._doubtful:
                 reply = await self._ask(self._rcpt(n))
+                self._none_is_left_over()
                 outcomes[n] = Outcome(judge("rcpt", reply), reply)
         await self._reset()
 

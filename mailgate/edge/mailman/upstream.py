@@ -41,7 +41,8 @@ class Mailman:
         self._telemetry = telemetry
         self._breaker = Breaker(config.connections)
         self._free: list[Connection] = []
-        self._busy = 0
+        self._busy = [0, 0]  # slots that are taken: by fresh mail, by replayed mail
+        self._answered = 0.0  # when a delivery was answered last, by the monotonic clock
         self._waiters: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = (deque(), deque())
         self._opened = asyncio.Event()
 
@@ -72,7 +73,7 @@ class Mailman:
         """One outcome for each recipient, by `deadline` (of the loop's clock). `background`: fresh mail goes first."""
         count = len(envelope.recipients)
         try:
-            if not self._enter_at_once():
+            if not self._enter_at_once(background):
                 # For half of the time only: who begins with little time left ends uncertain.
                 async with asyncio.timeout((deadline - asyncio.get_running_loop().time()) / 2):
                     await self._enter(background)
@@ -86,7 +87,7 @@ class Mailman:
             self._down(str(error))
             return all_alike(Result.UNREACHED, silence(str(error)), count)
         finally:
-            self._leave()
+            self._leave(background)
 
     async def watch(self) -> None:
         """Probe while the breaker is open, and look whether it should be where no mail comes, while the daemon runs."""
@@ -106,7 +107,7 @@ class Mailman:
     async def _look(self) -> None:
         """Is it there? Only where no delivery says so."""
         heard = self._free[-1].idle_since if self._free else float("-inf")
-        if not self.up or self._busy or time.monotonic() - heard < _UNHEARD:
+        if not self.up or any(self._busy) or time.monotonic() - heard < _UNHEARD:
             return
         try:
             (await self._connect()).close()
@@ -123,7 +124,7 @@ class Mailman:
     ) -> tuple[Outcome, ...]:
         while True:
             connection = await self._take(deadline)
-            wait = self._config.reply_timeout
+            began, wait = time.monotonic(), self._config.reply_timeout
             transaction = Transaction(connection, envelope, message, deadline, wait, wait * patience)
             try:
                 outcomes = await transaction.run()
@@ -135,10 +136,12 @@ class Mailman:
                 raise
             if transaction.trouble:
                 self._telemetry.event("upstream.trouble", {"cause": transaction.trouble}, level="warning")
-            if transaction.lost:
-                self._down(transaction.trouble)
-            else:
+            if not transaction.lost:
                 self._breaker.succeeded()
+                self._answered = time.monotonic()
+            elif not connection.expired or self._answered < began:
+                self._down(transaction.trouble)
+            # else Mailman has answered others meanwhile: it is this message that it does not answer
             self._put_back(connection)
             return outcomes
 
@@ -172,17 +175,23 @@ class Mailman:
 
     # the breaker and its gate
 
-    def _enter_at_once(self) -> bool:
+    def _may_enter(self, background: bool) -> bool:  # noqa: FBT001  two queues, told apart by one bit
+        """Is there a slot? Replayed mail keeps none from fresh mail that the breaker allows: it may wait for long."""
+        fresh, replayed = self._busy
+        if background:
+            return fresh + replayed < self._breaker.allowed
+        return fresh < self._breaker.allowed and fresh + replayed < self._breaker.width
+
+    def _enter_at_once(self, background: bool) -> bool:  # noqa: FBT001
         """Take a slot if nobody has to wait. Raises Broken when the breaker is open."""
-        allowed = self._breaker.allowed
-        if not allowed:
+        if not self._breaker.allowed:
             raise Broken(f"Mailman is down: {self._breaker.reason}")
-        if self._busy >= allowed or any(self._waiters):
+        if self._waiters[0] or (background and self._waiters[1]) or not self._may_enter(background):
             return False
-        self._busy += 1
+        self._busy[background] += 1
         return True
 
-    async def _enter(self, background: bool) -> None:  # noqa: FBT001  two queues, told apart by one bit
+    async def _enter(self, background: bool) -> None:  # noqa: FBT001
         """Take a slot, in turn. Raises Broken when the breaker is open or opens meanwhile."""
         slot = asyncio.get_running_loop().create_future()
         self._waiters[background].append(slot)
@@ -190,26 +199,26 @@ class Mailman:
             await slot
         except asyncio.CancelledError:
             if slot.done() and not slot.cancelled():
-                self._leave()  # it was ours already
+                self._leave(background)  # it was ours already
             else:
                 with contextlib.suppress(ValueError):
                     self._waiters[background].remove(slot)
             raise
         if not self.up:
-            self._leave()
+            self._leave(background)
             raise Broken(f"Mailman is down: {self._breaker.reason}")
 
-    def _leave(self) -> None:
-        self._busy -= 1
+    def _leave(self, background: bool) -> None:  # noqa: FBT001
+        self._busy[background] -= 1
         self._wake()
 
     def _wake(self) -> None:
         """Hand free slots to who waits, fresh mail first; when the breaker is open, to everybody, to be told so."""
-        for queue in self._waiters:
-            while queue and (not self.up or self._busy < self._breaker.allowed):
+        for background, queue in enumerate(self._waiters):
+            while queue and (not self.up or self._may_enter(bool(background))):
                 slot = queue.popleft()
                 if not slot.done():
-                    self._busy += 1
+                    self._busy[background] += 1
                     slot.set_result(None)
 
     def _down(self, reason: str) -> None:
