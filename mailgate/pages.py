@@ -190,13 +190,13 @@ class Pages:
         down = tuple(({"upstream": name}, float(not lives)) for name, lives in alive.items())
         yield "breaker_open", "1 while the upstream is left alone but for probes", down
         yield "connections", "Open connections", self._connections()
-        yield "paused", "1 while an operator has paused deliveries", _one(bool(self.valve.paused))
-        yield "ready", "1 if a message would be accepted now", _one(bool(self._answers()["ready"]))
-        yield "clock_seconds", "The gate's clock, since the epoch", _one(time.time())
+        yield "paused", "1 while an operator has paused deliveries", float(bool(self.valve.paused))
+        yield "ready", "1 if a message would be accepted now", float(bool(self._answers()["ready"]))
+        yield "clock_seconds", "The gate's clock, since the epoch", time.time()
         lag = self.pulse.worst(time.monotonic())
-        yield "loop_lag_seconds", "How late the event loop was, at worst, within the last minute", _one(lag)
+        yield "loop_lag_seconds", "How late the event loop was, at worst, within the last minute", lag
         yield from samples(self.networks.table, time.time())
-        yield "networks_failed", "1 while no table of the lists can be made", _one(bool(self.networks.trouble))
+        yield "networks_failed", "1 while no table of the lists can be made", float(bool(self.networks.trouble))
         yield from self.watch.samples(time.time())
         yield from self._spool_samples()
 
@@ -205,26 +205,21 @@ class Pages:
         return tuple(({"door": name}, float(sum(one.get(name, 0) for one in doors))) for name in DOORS)
 
     def _spool_samples(self) -> Iterator[Sample]:
-        yield "spool_writable", "1 if the spool would take a message now", _one(not self._why_no_spool())
+        yield "spool_writable", "1 if the spool would take a message now", float(not self._why_no_spool())
         try:
             counts, space = self.spool.counts(), self.spool.space()
         except SpoolError:
             return  # /readyz and the log say why; a gauge that can't be known is absent, not zero
         states = tuple(({"state": state}, float(counts.messages[state])) for state in _IN_SPOOL)
         yield "spool_messages", "Messages in the spool with a recipient in this state", states
-        yield "spool_bytes", "Octets of the messages in the spool", _one(counts.octets)
-        yield "spool_max_bytes", "Octets that the spool may hold: spool.max_bytes", _one(self.config.spool.max_bytes)
-        yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", _one(_age(counts.oldest))
-        yield "spool_free_bytes", "Octets that are free on the spool's disk", _one(space.free)
-        yield "spool_min_free_bytes", "Octets that must stay free there: spool.min_free", _one(space.floor)
+        yield "spool_bytes", "Octets of the messages in the spool", counts.octets
+        yield "spool_max_bytes", "Octets that the spool may hold: spool.max_bytes", self.config.spool.max_bytes
+        yield "spool_oldest_seconds", "Age of the oldest message that waits to be replayed", _age(counts.oldest)
+        yield "spool_free_bytes", "Octets that are free on the spool's disk", space.free
+        yield "spool_min_free_bytes", "Octets that must stay free there: spool.min_free", space.floor
         if space.inodes >= 0:
-            yield "spool_free_inodes", "Inodes that are free on the spool's disk", _one(space.inodes)
-        yield "spool_foreign", "1 while the spool belongs to another gate", _one(bool(self.valve.foreign))
-
-
-def _one(value: float) -> tuple[tuple[dict[str, str], float], ...]:
-    """The value of a gauge without labels."""
-    return (({}, float(value)),)
+            yield "spool_free_inodes", "Inodes that are free on the spool's disk", space.inodes
+        yield "spool_foreign", "1 while the spool belongs to another gate", float(bool(self.valve.foreign))
 
 
 def _age(oldest: float | None) -> float:

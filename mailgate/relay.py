@@ -121,7 +121,7 @@ class Relay:
         for reason in decision.reasons:
             self._telemetry.count("reasons", reason=reason)
         if decision.action is not Action.ACCEPT:
-            return await self._kept_back(case, decision)
+            return await self._not_accepted(case, decision)
         self._stamp(case)
         outcomes = await self._deliver(case)
         said = await self._answer(case, outcomes)
@@ -182,7 +182,7 @@ class Relay:
 
     # settle
 
-    async def _kept_back(self, case: Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
+    async def _not_accepted(self, case: Case, decision: Decision) -> dict[str, tuple[str, Reply]]:
         if decision.action is Action.DISCARD:
             return self._discarded(case, decision)
         if decision.action is Action.HOLD:

@@ -75,7 +75,7 @@ _FROM_THE_START: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("replays", "outcome", ("delivered", "refused", "deferred", "uncertain", "unreached", "held", "failed", "dropped")),
 )
 
-Sample = tuple[str, str, tuple[tuple[dict[str, str], float], ...]]
+Sample = tuple[str, str, tuple[tuple[dict[str, str], float], ...] | float]  # a float: of a gauge without labels
 
 
 class _AtScrape(Collector):
@@ -86,8 +86,9 @@ class _AtScrape(Collector):
 
     def collect(self) -> Iterable[Metric]:
         for name, what, values in self._ask():
-            family = GaugeMetricFamily(f"mailgate_{name}", what, labels=sorted(values[0][0]) if values else ())
-            for labels, value in values:
+            labelled = values if isinstance(values, tuple) else (({}, values),)
+            family = GaugeMetricFamily(f"mailgate_{name}", what, labels=sorted(labelled[0][0]) if labelled else ())
+            for labels, value in labelled:
                 family.add_metric([labels[key] for key in sorted(labels)], value)
             yield family
 

@@ -58,6 +58,8 @@ class Watched:
         """Values by the name of the gauge and its label."""
         return {
             name: {"".join(labels.values()): value for labels, value in values}
+            if isinstance(values, tuple)
+            else {"": values}
             for name, _, values in self.watch.samples(time.time() + later)
         }
 

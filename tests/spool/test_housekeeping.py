@@ -29,7 +29,7 @@ async def test_mail_from_the_future_is_old(tmp_path: Path) -> None:
     ages = [values for name, _, values in gate._pages.samples() if name == "spool_oldest_seconds"]
     await gate._spool.close()
     gate._log.close()
-    [(_, age)] = ages[0]
+    [age] = ages
     assert age == pytest.approx(3600, abs=60)
 
 

@@ -40,8 +40,6 @@ class Listener:
         self.handle = handle
         self._sockets = Sockets()
         self._sessions: set[Session] = set()
-        self.connections: dict[str, int] = dict.fromkeys(get_args(Door), 0)
-        """How many are open, by door."""
         self._draining = False
         self._quiet = asyncio.Event()
 
@@ -49,6 +47,12 @@ class Listener:
     def has_room(self) -> bool:
         """False when the messages under way take more memory than they may."""
         return self.in_flight < self.config.relay.max_in_flight
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many are open, by door. Any thread may ask."""
+        doors = [session.door for session in tuple(self._sessions)]
+        return {door: doors.count(door) for door in get_args(Door)}
 
     @property
     def listening(self) -> bool:
@@ -88,7 +92,6 @@ class Listener:
             self.refused(address, "max_connections", "too-many-connections")
             return "421 4.3.2 too many connections, try again later"
         self._sessions.add(session)
-        self.connections[session.door] += 1
         return ""
 
     def trusts(self, address: str) -> bool:
@@ -103,7 +106,6 @@ class Listener:
     def gone(self, session: Session) -> None:
         """The session has ended."""
         self._sessions.discard(session)
-        self.connections[session.door] -= 1
         self._quiet.set()
 
     async def _listen(self, endpoint: Endpoint, kind: type[Session]) -> None:

@@ -3,7 +3,8 @@
 Promises: `deliver` answers for each recipient by its deadline; while Mailman is down it answers `unreached` at once;
 fresh mail goes before replayed mail; a connection with a doubt about it is never used again.
 How it fails and how that shows: every failure to reach Mailman opens the breaker (event `upstream.down`); a probe
-that is greeted closes it (`upstream.up`), and deliveries start again one at a time (`core.breaker`).
+that is greeted closes it (`upstream.up`), and deliveries start again one at a time (`core.breaker`), fresh ones beside
+what is replayed.
 """
 
 from __future__ import annotations

@@ -225,8 +225,8 @@ class MailmanWatch:
 
     # tell: any thread may ask
 
-    def samples(self, now: float) -> Iterator[tuple[str, str, _Values]]:
-        """Gauges: name, help, labelled values."""
+    def samples(self, now: float) -> Iterator[tuple[str, str, _Values | float]]:
+        """Gauges: name, help, labelled values or the one."""
         watched = tuple(({"what": what}, float(sees)) for what, sees in self._watched(now).items())
         if watched:
             yield "mailman_watched", "1 if what shows how Mailman is could be seen at the last look", watched
@@ -237,12 +237,13 @@ class MailmanWatch:
             ages = tuple(({"queue": name}, queue.age) for name, queue in found.items())
             yield "mailman_queue_oldest_seconds", "Age of the oldest file in a queue of Mailman's", ages
             if self.stalled or not undecided(self._flowing(now), self.config.stalled_after):
-                yield "mailman_stalled", "1 while Mailman takes mail and does nothing with it", _one(bool(self.stalled))
+                still = float(bool(self.stalled))
+                yield "mailman_stalled", "1 while Mailman takes mail and does nothing with it", still
         if alive:
             lives = tuple(({"runner": name}, float(there)) for name, there in alive.items())
             yield "mailman_runners", "1 if all processes of a runner of Mailman's are there", lives
         if self.config.rest_url:
-            yield "mailman_rest_up", "1 if Mailman's REST interface answered last", _one(bool(self._version))
+            yield "mailman_rest_up", "1 if Mailman's REST interface answered last", float(bool(self._version))
 
     def _watched(self, now: float) -> dict[str, bool]:
         """Of what there is a key for: could it be seen? REST has a gauge of its own."""
@@ -269,8 +270,3 @@ class MailmanWatch:
             "runners": dict(self._runners.fresh(now)),
             "trouble": dict(self._trouble),
         }
-
-
-def _one(value: float) -> _Values:
-    """The value of a gauge without labels."""
-    return (({}, float(value)),)
