@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 import time
 from typing import Any
 
@@ -12,6 +13,19 @@ from mailgate.edge.spool import Store, writer
 from mailgate.ports import SpoolError
 from tests.spool.gate import Gate, stopped_at
 from tests.spool.kit import NOW, Recorder, put, states, wait_until
+
+
+def answered(store: Store) -> threading.Event:
+    """Set when the writer's thread has answered those whom it answers next."""
+    writer, given = store._spool.writer, threading.Event()
+    answer = writer._answer
+
+    def answer_and_say(outcomes: Any) -> None:
+        answer(outcomes)
+        given.set()
+
+    writer._answer = answer_and_say  # type: ignore[method-assign]
+    return given
 
 
 async def test_given_up_before_it_began_is_never_done(store: Store) -> None:
@@ -41,7 +55,7 @@ async def test_given_up_while_it_is_committed_is_undone_before_it_is_claimed(sto
     await undoing.wait()
     assert states(store) == {"pending": 1}, "committed, and not taken back yet"
     claiming = asyncio.create_task(store.claim(NOW, 10))
-    await asyncio.sleep(0.1)  # long enough to have seen it
+    await wait_until(lambda: store._spool.writer._queue.qsize() == 1)  # and it is next
     undoing.open.set()
     assert await claiming == []
     assert states(store) == {}
@@ -64,8 +78,9 @@ async def test_cancelled_while_the_answer_is_on_its_way(store: Store) -> None:
     with stopped_at(store, "commit") as gate:
         task = asyncio.create_task(put(store, "cancelled"))
         await gate.wait()
+        given = answered(store)
         gate.open.set()
-        time.sleep(0.3)  # noqa: ASYNC251 - the answer is given meanwhile, and this loop can't hear it yet
+        assert given.wait(60)  # and this loop, which waits for it, can't hear it yet
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -92,8 +107,10 @@ async def test_a_deadline_that_passes_while_the_answer_is_on_its_way(store: Stor
     with stopped_at(store, "commit") as gate:
         task = asyncio.create_task(put(store, "in time", timeout=1))
         await gate.wait()
+        given = answered(store)
         gate.open.set()
-        time.sleep(1.2)  # noqa: ASYNC251 - see above
+        assert given.wait(60)
+        time.sleep(1.2)  # noqa: ASYNC251 - the deadline passes; the answer was there before
         await task
     assert states(store) == {"pending": 1}
 
